@@ -1,0 +1,31 @@
+"""unic: distil several frozen vision encoders into one ViT, and measure the result."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unic.version import __version__
+
+if TYPE_CHECKING:
+    from unic.tokens import Encoder, Tokens
+
+__all__ = ["Tokens", "__version__", "load"]
+
+
+def load(reference: str | Path) -> "Encoder":
+    """An encoder by name, URI or run folder; call it on uint8 images (B, 3, H, W) to get Tokens.
+
+    >>> encoder = unic.load("runs/demo")
+    >>> tokens = encoder(images)  # tokens.cls (B, D), tokens.patches (B, N, D)
+    """
+    from unic.checkpoints import load as load_encoder
+
+    return load_encoder(reference)
+
+
+def __getattr__(name: str) -> Any:
+    # torch is imported when it is first needed: `import unic` and `unic --help` stay quick.
+    if name == "Tokens":
+        from unic.tokens import Tokens
+
+        return Tokens
+    raise AttributeError(f"module 'unic' has no attribute {name!r}")

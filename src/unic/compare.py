@@ -1,0 +1,67 @@
+"""Several encoders, one data set: the comparison behind `unic evaluate` and `unic demo`."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unic import parallel
+from unic.checkpoints import load, load_untrained
+from unic.data.images import cache_dir
+from unic.errors import ConfigError
+from unic.evals import EVALUATIONS, EvalOptions, evaluate
+from unic.models.encoder import TimmEncoder
+from unic.run import RunDir
+from unic.teachers import short_name
+
+
+def evaluate_encoders(
+    references: Sequence[str],
+    dataset: str,
+    data_root: Path,
+    evals: Sequence[str],
+    options: EvalOptions,
+    *,
+    device: torch.device,
+    untrained: bool = False,
+    out: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Evaluates every encoder; gives the results as records, and adds them to `out` and to the runs they belong to.
+
+    untrained: evaluate the student of each run folder as it was initialised, too.
+    """
+    if not references:
+        raise ConfigError("no encoder to evaluate; name a teacher, a URI or a run folder")
+    for name in evals:
+        EVALUATIONS[name]  # an unknown name is found before anything is loaded
+    if parallel.world_size() > 1:
+        raise ConfigError("unic evaluate runs in one process; start it without torchrun")
+    records = []
+    for reference, encoder in _encoders(references, untrained):
+        results = evaluate(
+            encoder.to(device), dataset, data_root, evals, options, cache=cache_dir(), device=device
+        )
+        found = [dataclasses.asdict(result) for result in results]
+        files = [out] if out else []
+        if Path(reference).is_dir():
+            files.append(Path(reference) / "results.jsonl")
+        for file in files:
+            for record in found:
+                RunDir(file.parent).append(file.name, record)
+        records += found
+    return records
+
+
+def baselines(references: Sequence[str]) -> list[str]:
+    """Names of the encoders that are no students of ours: what those are compared with."""
+    return [short_name(reference) for reference in references if not Path(reference).is_dir()]
+
+
+def _encoders(references: Sequence[str], untrained: bool) -> Iterator[tuple[str, TimmEncoder]]:
+    """One at a time: large teachers need not fit into memory together."""
+    for reference in references:
+        yield reference, load(reference)
+        if untrained and Path(reference).is_dir():
+            yield reference, load_untrained(Path(reference))

@@ -1,0 +1,82 @@
+"""Frozen dataclasses to JSON and back, strictly: an unknown field or a wrong type is an error that names it."""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from unic.errors import ConfigError
+from unic.plugins import unknown
+
+T = TypeVar("T")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Nested dataclasses as plain JSON values (tuples become lists)."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(kind: type[T], values: Any, where: str = "") -> T:
+    """Builds the dataclass `kind` from what `to_dict` wrote.
+
+    Fields left out take their defaults, so a file written by an earlier version still loads.
+    Raises ConfigError naming the field, what was found and what was expected.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where or kind.__name__}: expected an object with named fields, got {values!r}")
+    hints = typing.get_type_hints(kind)
+    for name in values:
+        if name not in hints:
+            raise ConfigError(unknown("field", f"{where}{name}", [f"{where}{known}" for known in hints]))
+    return kind(**{name: _value(hints[name], value, f"{where}{name}") for name, value in values.items()})
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return from_dict(typing.cast(type, kind), value, f"{where}.")
+    if origin is typing.Annotated:
+        return _value(arguments[0], value, where)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (kind,) = [argument for argument in arguments if argument is not type(None)]
+        return _value(kind, value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(f"{where}: expected one of {', '.join(map(str, arguments))}, got {value!r}")
+        return value
+    if origin is tuple and isinstance(value, list):
+        if arguments[-1] is Ellipsis:
+            return tuple(_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        if len(value) == len(arguments):
+            return tuple(
+                _value(a, item, f"{where}[{i}]")
+                for i, (a, item) in enumerate(zip(arguments, value, strict=True))
+            )
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is kind:
+        return value
+    expected = kind.__name__ if isinstance(kind, type) else str(kind)
+    raise ConfigError(f"{where}: expected {expected}, got {value!r}")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file; ConfigError with the line and column when it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a JSON file ({error})") from error
+
+
+def differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
+    """One line for each leaf in which two `to_dict` results differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in old.keys() | new.keys():
+            yield from differences(old.get(name), new.get(name), f"{where}.{name}" if where else name)
+    elif old != new:
+        yield f"{where}: {json.dumps(old)} there, {json.dumps(new)} asked for"

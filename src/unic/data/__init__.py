@@ -1,0 +1,1 @@
+"""Images from disk to batches: finding, decoding, cutting views, recolouring, ordering."""

@@ -1,0 +1,264 @@
+"""Image files: finding them, naming them, and decoding one into pixels or into one error, BadImage.
+
+Letter: N images.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+from PIL import Image, UnidentifiedImageError
+
+from unic.errors import DataError
+from unic.run import write_atomically
+
+log = logging.getLogger(__name__)
+
+MAX_PIXELS = 100_000_000
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff"),
+)
+
+# A file system's clock may tick this slowly (FAT: 2 s): a folder changed just now may change again unseen.
+_TICK_NS = 2_000_000_000
+
+
+class BadImage(DataError):  # noqa: N818 (named for what it is about: BadImages counts them)
+    """A file that cannot be turned into pixels; `reason` says why in a few words."""
+
+    def __init__(self, path: str, reason: str):
+        super().__init__(path, reason)  # the arguments of a copy made by pickle, on the way out of a worker
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(frozen=True, eq=False)
+class ImageList:
+    """Image files, and the class of each one when they have classes.
+
+    paths: absolute.
+    labels: positions in `classes`.
+    root: the folder that `identity` leaves out of the paths, so that a moved data set stays itself.
+    """
+
+    paths: tuple[str, ...]
+    labels: Int64[np.ndarray, " N"] | None = None
+    classes: tuple[str, ...] | None = None
+    name: str = ""
+    root: str = ""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def identity(self) -> str:
+        """sha256 over every file's path below `root`, size and time of change, and over the labels."""
+        digest = hashlib.sha256()
+        prefix = self.root.rstrip("/") + "/"
+        for path in self.paths:
+            try:
+                facts = Path(path).stat()
+                size, changed = facts.st_size, facts.st_mtime_ns
+            except (OSError, ValueError):
+                size, changed = -1, -1
+            digest.update(os.fsencode(path.removeprefix(prefix)) + f"\0{size}\0{changed}\n".encode())
+        if self.labels is not None:
+            digest.update(self.labels.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Decodes a file to RGB; the first frame of an animation.
+
+    The EXIF orientation is ignored, as in the protocols of the paper. 16-bit grey keeps its upper 8 bits.
+    Raises BadImage, and nothing else, for a file that is missing, damaged, cut short, too large or no image.
+    """
+    try:
+        with Path(path).open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            if not 0 < image.width * image.height <= MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} px; wanted 1 to {MAX_PIXELS} pixels")
+            return _to_rgb(image)
+    except UnidentifiedImageError as error:
+        raise BadImage(str(path), f"not an image (wanted {', '.join(FORMATS)})") from error
+    except FileNotFoundError as error:
+        raise BadImage(str(path), "no such file") from error
+    # Decoders raise whatever is at hand: OSError, SyntaxError, struct.error, KeyError, DecompressionBombError
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise BadImage(str(path), reason) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels; wanted 8 or 16 bits a channel")
+    if image.mode.startswith("I"):
+        # Pillow's own conversion clips 16-bit grey at 255, which turns nearly every picture white.
+        pixels = np.asarray(image)
+        if pixels.min() < 0 or pixels.max() > 0xFFFF:
+            raise ValueError("32-bit pixels; wanted 8 or 16 bits a channel")
+        return Image.fromarray((pixels >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # the same colours; straight to RGB, Pillow warns
+    return image.convert("RGB")
+
+
+def cache_dir() -> Path:
+    """Where unic keeps what it can make again: $UNIC_CACHE, or ~/.cache/unic."""
+    return Path(os.environ.get("UNIC_CACHE") or Path.home() / ".cache" / "unic")
+
+
+def read_paths(source: Path) -> list[str]:
+    """The images of a folder (with its subfolders), or those named in a text file, one path a line.
+
+    Relative paths start at the text file's folder; blank lines and lines that start with # are skipped.
+    Files that a list names are not looked at here: a missing one is a bad image when its turn comes.
+    """
+    source = source.expanduser().absolute()
+    if source.is_dir():
+        paths = scan_folder(source)
+        if not paths:
+            raise DataError(f"{source}: no image in this folder or below (wanted {', '.join(SUFFIXES)})")
+        return paths
+    try:
+        content = source.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{source}: no such folder of images or text list of image paths") from error
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror})") from error
+    if b"\0" in content:
+        raise DataError(
+            f"{source}: not a text file; wanted a folder of images or a list of paths, one a line"
+        )
+    lines = [os.fsdecode(line.rstrip(b"\r")) for line in content.split(b"\n")]
+    paths = [str(source.parent / line) for line in lines if line.strip() and not line.startswith("#")]
+    if not paths:
+        raise DataError(f"{source}: an empty list; wanted paths of images, one a line")
+    return paths
+
+
+def read_image_folder(root: Path, split: str) -> ImageList:
+    """Labelled images laid out as root/split/class/**/image; classes are numbered in order of their names."""
+    root = root.expanduser().absolute()
+    folder, wanted = root / split, f"wanted {split}/<class>/<image>"
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder ({wanted} in it)")
+    if not folder.is_dir():
+        raise DataError(f"{root}: no folder {split!r} here ({wanted}; found {_some(_entries(root))})")
+    classes = tuple(name for name in _entries(folder) if (folder / name).is_dir())
+    if not classes:
+        raise DataError(f"{folder}: no folder of a class here ({wanted}; found {_some(_entries(folder))})")
+    paths = scan_folder(folder)
+    if not paths:
+        raise DataError(f"{folder}: {len(classes)} folders of classes and no image in them ({wanted})")
+    number = {name: i for i, name in enumerate(classes)}
+    parts = [path[len(str(folder)) + 1 :].split("/") for path in paths]
+    stray = ["/".join(part) for part in parts if len(part) == 1]
+    if stray:
+        raise DataError(
+            f"{folder}: {len(stray)} images outside the folders of classes ({wanted}): {_some(stray)}"
+        )
+    labels = np.array([number[part[0]] for part in parts], dtype=np.int64)
+    return ImageList(tuple(paths), labels, classes, root.name, str(root))
+
+
+def scan_folder(root: Path) -> list[str]:
+    """Every image below a folder, sorted; hidden entries are left out and links to folders followed.
+
+    Remembers what it saw: as long as no folder has changed, a later call costs one stat a folder.
+    """
+    root = root.expanduser().absolute()
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    started = time.time_ns()
+    folders = _remembered(root)
+    if folders is None:
+        folders = _walk(root)
+        if all(changed < started - _TICK_NS for changed, _ in folders.values()):
+            _remember(root, folders)
+    return sorted(f"{folder}/{name}" for folder, (_, names) in folders.items() for name in names)
+
+
+# What a scan saw: {folder: (its time of change in ns, the names of its images)}.
+_Folders = dict[str, tuple[int, list[str]]]
+
+
+def _walk(root: Path) -> _Folders:
+    seen: _Folders = {}
+    todo: list[tuple[str, tuple[tuple[int, int], ...]]] = [(str(root), ())]
+    while todo:
+        folder, parents = todo.pop()
+        try:
+            facts = Path(folder).stat()  # before the listing, so that a change meanwhile shows next time
+            me = (facts.st_dev, facts.st_ino)
+            if me in parents:  # a link to a folder that it lies in
+                continue
+            names = []
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        todo.append((entry.path, (*parents, me)))
+                    # A link whose target is gone counts as an image, a bad one: it should be heard of.
+                    elif entry.name.lower().endswith(SUFFIXES) and (entry.is_file() or entry.is_symlink()):
+                        names.append(entry.name)
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
+        seen[folder] = (facts.st_mtime_ns, names)
+    return seen
+
+
+def _scan_file(root: Path) -> Path:
+    return cache_dir() / "scans" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()}.json"
+
+
+def _remembered(root: Path) -> _Folders | None:
+    """What the last scan saw, if no folder has changed since."""
+    try:
+        saved: Any = json.loads(_scan_file(root).read_text())
+        if saved["root"] != str(root) or saved["suffixes"] != list(SUFFIXES):
+            return None
+        folders = {
+            str(folder): (int(changed), list(names)) for folder, (changed, names) in saved["folders"].items()
+        }
+        if all(Path(folder).stat().st_mtime_ns == changed for folder, (changed, _) in folders.items()):
+            return folders
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        log.debug("no earlier scan of %s: %s", root, error)
+    return None
+
+
+def _remember(root: Path, folders: _Folders) -> None:
+    content = json.dumps({"root": str(root), "suffixes": SUFFIXES, "folders": folders}).encode()
+    try:
+        file = _scan_file(root)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, content)
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # a cache is a convenience: a full disk or no home is no reason to stop
+        log.debug("scan of %s not kept: %s", root, error)
+
+
+def _entries(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def _some(names: list[str]) -> str:
+    return (
+        ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        if names
+        else "nothing"
+    )

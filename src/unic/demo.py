@@ -1,0 +1,40 @@
+"""The demonstration: two real teachers, real images, one student, and a table that says whether it worked.
+
+Everything comes from installed packages: EfficientNet-Lite0 and Lite2 with ImageNet weights, and scikit-learn's 1,797
+handwritten digits.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from unic.compare import baselines, evaluate_encoders
+from unic.data.datasets.digits import write_digits
+from unic.evals import EvalOptions
+from unic.recipes import demo
+from unic.report.plots import plot_losses
+from unic.report.tables import print_results
+from unic.run import RunDir
+from unic.train.loop import train
+
+
+def run_demo(out: Path, device: torch.device) -> bool:
+    """Distils and evaluates in `out`; prints the table. False when a signal stopped it."""
+    images = out / "digits"
+    write_digits(images)
+    recipe = demo()
+    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, root=(str(images / "train"),)))
+    run = out / "student"
+    if not train(recipe, run, device):
+        return False
+    (run / "results.jsonl").unlink(missing_ok=True)  # a repeated demo would list everything twice
+    records = evaluate_encoders(
+        [*recipe.teachers, str(run)], "digits", images, ("knn",), EvalOptions(), device=device, untrained=True,
+        out=out / "results.jsonl",
+    )  # fmt: skip
+    plot_losses(RunDir(run).read("metrics.jsonl"), out / "losses.png")
+    print_results(records, baselines(recipe.teachers))
+    print(f"run folder: {run}   loss curves: {out / 'losses.png'}   results: {out / 'results.jsonl'}")
+    print(f"use it: python -c \"import unic; encoder = unic.load('{run}')\"")
+    return True

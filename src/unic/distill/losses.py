@@ -1,0 +1,75 @@
+"""How far the student's tokens are from a teacher's: cosine and smooth L1, averaged over CLS and patches.
+
+Letters: B images, N patches, E width of a teacher, T teachers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from unic.errors import ConfigError
+from unic.tokens import Tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The distillation loss. Source: UNIC, Sec. 3.3 and 3.4; weights as in the released arguments."""
+
+    cosine: float = 0.5
+    """Weight of 1 - cosine similarity."""
+    smooth_l1: float = 0.5
+    """Weight of the smooth L1 distance (beta 1)."""
+    cls: bool = True
+    """Whether CLS tokens are compared."""
+    patches: bool = True
+    """Whether patch tokens are compared."""
+    drop_prob: float = 0.5
+    """Probability of dropping a teacher for an image, its hardest teacher excepted; 0 switches dropping off."""
+
+    def __post_init__(self):
+        if self.cosine < 0 or self.smooth_l1 < 0 or self.cosine + self.smooth_l1 == 0:
+            raise ConfigError(
+                f"loss.cosine={self.cosine} and loss.smooth_l1={self.smooth_l1}: need one above 0, none below"
+            )
+        if not (self.cls or self.patches):
+            raise ConfigError("loss.cls and loss.patches are both off; nothing would be learnt")
+        if not 0 <= self.drop_prob < 1:
+            raise ConfigError(f"loss.drop_prob must be in [0, 1), got {self.drop_prob}")
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """Losses of each teacher and image: of the CLS token, of the patches, and of the image (`total_TB`)."""
+
+    cls_TB: Float[Tensor, "T B"]
+    patches_TB: Float[Tensor, "T B"]
+    total_TB: Float[Tensor, "T B"]
+
+    def detach(self) -> "TokenLosses":
+        return TokenLosses(self.cls_TB.detach(), self.patches_TB.detach(), self.total_TB.detach())
+
+
+def teacher_losses(
+    outputs: Mapping[str, Tokens], targets: Mapping[str, Tokens], cfg: LossConfig
+) -> TokenLosses:
+    """Losses (T, B), teachers in the order of `targets`; patches averaged over the grid, then with the CLS token."""
+    cls_TB = torch.stack([token_loss(outputs[name].cls, target.cls, cfg) for name, target in targets.items()])
+    patches_TB = torch.stack(
+        [token_loss(outputs[name].patches, target.patches, cfg).mean(-1) for name, target in targets.items()]
+    )
+    compared = [part for part, used in ((cls_TB, cfg.cls), (patches_TB, cfg.patches)) if used]
+    return TokenLosses(cls_TB, patches_TB, torch.stack(compared).mean(0))
+
+
+def token_loss(
+    output: Float[Tensor, "*B E"], target: Float[Tensor, "*B E"], cfg: LossConfig
+) -> Float[Tensor, "*B"]:
+    """Loss of each token, in float32 whatever the inputs' precision; smooth L1 is averaged over the E features."""
+    output, target = output.float(), target.float()
+    cosine = 1 - F.cosine_similarity(output, target, dim=-1)
+    smooth_l1 = F.smooth_l1_loss(output, target, beta=1.0, reduction="none").mean(-1)
+    return cfg.cosine * cosine + cfg.smooth_l1 * smooth_l1

@@ -1,0 +1,113 @@
+"""Puts every teacher's features on one scale: (feature - mean) / std, with statistics that follow the data.
+
+Letters: B images, N patches, E width, M tokens of one type.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unic.errors import ConfigError
+from unic.tokens import Tokens, Widths
+
+EPS = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsConfig:
+    """Standardisation of teacher features. Source: UNIC, Sec. 3.3."""
+
+    kind: Literal["ema", "none"] = "ema"
+    rate_start: float = 1.0
+    """Rate of the moving average at step 0; it falls to rate_end along a cosine over all steps."""
+    rate_end: float = 0.001
+    warmup_batches: int = 8
+    """Batches that are measured before step 0. 0 is as published: step 0 then sees raw features."""
+    std_floor: float = 0.05
+    """Least std of a dimension, relative to the median std of the teacher's dimensions. 0 is as published."""
+
+    def __post_init__(self):
+        if not (0 <= self.rate_end <= 1 and 0 <= self.rate_start <= 1):
+            raise ConfigError(
+                f"statistics rates must be in [0, 1], got {self.rate_start} and {self.rate_end}"
+            )
+        if self.warmup_batches < 0 or self.std_floor < 0:
+            raise ConfigError("statistics.warmup_batches and statistics.std_floor must not be negative")
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over tokens, centred on the running mean; those of micro-batches and processes simply add up.
+
+    sums: rows CLS sum, CLS square sum, patch sum, patch square sum (widths padded with 0 to the larger one).
+    """
+
+    counts: Float[Tensor, "2"]
+    sums: Float[Tensor, "4 E"]
+
+    @staticmethod
+    def sum(parts: Sequence["Moments"]) -> "Moments":
+        return Moments(
+            torch.stack([part.counts for part in parts]).sum(0),
+            torch.stack([part.sums for part in parts]).sum(0),
+        )
+
+
+class Standardizer(nn.Module):
+    """Running mean and std of one teacher's CLS and patch tokens."""
+
+    cls_mean: Tensor
+    cls_std: Tensor
+    patch_mean: Tensor
+    patch_std: Tensor
+
+    def __init__(self, widths: Widths, cfg: StatisticsConfig):
+        super().__init__()
+        self.cfg = cfg
+        for kind, width in (("cls", widths.cls), ("patch", widths.patches)):
+            self.register_buffer(f"{kind}_mean", torch.zeros(width))
+            self.register_buffer(f"{kind}_std", torch.ones(width))
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        """Standardised tokens, in float32, by the statistics as they stand."""
+        if self.cfg.kind == "none":
+            return tokens.float()
+        return Tokens(
+            (tokens.cls - self.cls_mean) / self._divisor(self.cls_std),
+            (tokens.patches - self.patch_mean) / self._divisor(self.patch_std),
+        )
+
+    def moments(self, tokens: Tokens) -> Moments:
+        """What this batch says about the statistics. The square sums are about the running mean, so that a large
+        mean beside a small std costs no precision.
+        """
+        flat = (tokens.cls.float() - self.cls_mean, tokens.patches.float().flatten(0, 1) - self.patch_mean)
+        width = max(x.shape[1] for x in flat)
+        rows = [row for x in flat for row in (x.sum(0), x.square().sum(0))]
+        return Moments(
+            torch.tensor([float(len(x)) for x in flat]).to(self.cls_mean.device, non_blocking=True),
+            torch.stack([nn.functional.pad(row, (0, width - len(row))) for row in rows]),
+        )
+
+    def update(self, moments: Moments, rate: float | Tensor) -> None:
+        """Moves the statistics towards a batch's by `rate`: in [0, 1]; 1 replaces, 0 keeps.
+
+        Called after `forward`, so a batch is never scaled by itself. The std of a batch is unbiased plus 1e-6, and
+        the std is averaged rather than the variance, as published.
+        """
+        if self.cfg.kind == "none":
+            return
+        for row, (mean, std) in enumerate(((self.cls_mean, self.cls_std), (self.patch_mean, self.patch_std))):
+            count = moments.counts[row].double()
+            total, squares = moments.sums[2 * row : 2 * row + 2, : len(mean)].double()
+            shift = total / count
+            variance = (squares - total * shift).clamp(min=0) / (count - 1).clamp(min=1)
+            mean += rate * shift  # the moments are centred on the old mean, so this is rate * (batch - old)
+            std += rate * (variance.sqrt() + EPS - std)
+
+    def _divisor(self, std: Float[Tensor, " E"]) -> Float[Tensor, " E"]:
+        return std.clamp(min=self.cfg.std_floor * std.median()) + EPS

@@ -1,0 +1,172 @@
+"""Weighted k-nearest-neighbour classification of features (DINO, arXiv:2104.14294, Sec. 4.1).
+
+The k training images most similar to a test image vote for their labels, with weights exp(similarity / T).
+Letters: M training images, Q test images, D width, C classes, K neighbours.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from unic.errors import ConfigError
+from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
+from unic.tokens import Encoder
+
+log = logging.getLogger(__name__)
+
+PROTOCOL = "knn-1"
+NUM_RANKED = 5
+"""Classes named for each test image: enough for top-5."""
+GRID = 2.0**-30
+"""Similarities are equal when they round to the same multiple of this; float64 sums are far more exact."""
+
+_LOWER = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnnConfig:
+    """The defaults are DINO's; another temperature is named in the protocol of the results."""
+
+    ks: tuple[int, ...] = (20, 10, 100, 200)
+    """Numbers of neighbours to score; the first is the one reported."""
+    temperature: float = 0.07
+    chunk: int = 4096
+    """Test images, and training images, compared at a time; memory is about 40 bytes times its square."""
+
+    def __post_init__(self) -> None:
+        if not self.ks or min(self.ks) < 1:
+            raise ConfigError(f"knn: numbers of neighbours {self.ks}: expected one or more, each at least 1")
+        if not self.temperature > 0:
+            raise ConfigError(f"knn: temperature {self.temperature}: expected more than 0")
+        if self.chunk < 1:
+            raise ConfigError(f"knn: chunk {self.chunk}: expected 1 or more")
+
+
+def run(encoder: Encoder, data: EvalData, options: EvalOptions) -> list[Result]:
+    """Top-1 and top-5 accuracy for each k, on the CLS tokens."""
+    config: KnnConfig = own_settings(options, "knn")
+    protocol = (
+        PROTOCOL
+        if config.temperature == KnnConfig.temperature
+        else f"{PROTOCOL} temperature={config.temperature}"
+    )
+    labels = data.labels("test")
+    named_ks = _possible_ks(config.ks, len(data.train), data.name)
+    ranked = knn_predict(
+        data.features("train").to(data.device),
+        data.labels("train").to(data.device),
+        data.features("test").to(data.device),
+        ks=list(named_ks.values()),
+        temperature=config.temperature,
+        num_classes=len(data.classes),
+        chunk=config.chunk,
+    )
+    results = []
+    for name, k in named_ks.items():
+        for top in (1, NUM_RANKED):
+            value = accuracy(ranked[k].cpu(), labels, top)
+            results.append(data.result("knn", f"top{top}_{name}", value, protocol=protocol))
+    return results
+
+
+def knn_predict(
+    train: Float[Tensor, "M D"],
+    train_labels: Int64[Tensor, " M"],
+    test: Float[Tensor, "Q D"],
+    *,
+    ks: Sequence[int],
+    temperature: float,
+    num_classes: int,
+    chunk: int,
+) -> dict[int, Int64[Tensor, "Q R"]]:
+    """For each k, the classes of each test row from the most votes to the fewest: up to five, then -1.
+
+    One pass serves every k. Among equal similarities the training row of smaller index is nearer, among equal
+    votes the class of smaller index is first. Equal means equal but for rounding (sums are in float64), so
+    neither `chunk` nor the device decides. A class without a vote is never named: DINO fills its top-5 with
+    such classes in whatever order its sort leaves them, which can only add hits by chance.
+
+    ks: each at most M.
+    """
+    assert max(ks) <= len(train), f"{max(ks)} neighbours of {len(train)} rows"
+    ranked: dict[int, list[Tensor]] = {k: [] for k in ks}
+    for rows in test.split(chunk):
+        sims_QK, index_QK = nearest(rows, train, max(ks), chunk)
+        # The row's largest similarity is taken off: a common factor, and exp cannot overflow.
+        weights_QK = ((sims_QK - sims_QK[:, :1]) / temperature).exp()
+        for k, scores_QC in _votes(weights_QK, train_labels[index_QK], ks, num_classes):
+            ranked[k].append(_ranking(scores_QC.float()))
+    return {k: torch.cat(parts) for k, parts in ranked.items()}
+
+
+def accuracy(ranked: Int64[Tensor, "Q R"], labels: Int64[Tensor, " Q"], top: int) -> float:
+    """Share of the test images, in percent, whose class is among the first `top`."""
+    hits = (ranked[:, :top] == labels[:, None]).any(dim=1)
+    return 100 * int(hits.sum()) / len(labels)
+
+
+def nearest(
+    queries: Float[Tensor, "Q D"], rows: Float[Tensor, "M D"], k: int, chunk: int
+) -> tuple[Float[Tensor, "Q k"], Int64[Tensor, "Q k"]]:
+    """The k largest cosine similarities of each query, and their rows; by similarity, then by row.
+
+    A similarity, in steps of GRID, and its row are packed into one integer: similarities that differ only by
+    rounding become equal, no two integers are, and so it does not matter that `topk` takes ties in any order.
+    """
+    exact = _exact_dtype(rows.device)
+    unit_queries = F.normalize(queries.to(exact), dim=1)
+    best = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    for start in range(0, len(rows), chunk):
+        part = F.normalize(rows[start : start + chunk].to(exact), dim=1)
+        sims = (unit_queries @ part.T / GRID).round().long()
+        index = torch.arange(start, start + len(part), device=rows.device)
+        found = torch.cat([best, (sims << 32) | (_LOWER - index)], dim=1)
+        best = found.topk(min(k, found.shape[1]), dim=1).values
+    return (best >> 32).to(exact) * GRID, _LOWER - (best & _LOWER)
+
+
+def _votes(
+    weights: Float[Tensor, "Q K"], labels: Int64[Tensor, "Q K"], ks: Sequence[int], num_classes: int
+) -> Iterator[tuple[int, Float[Tensor, "Q C"]]]:
+    """The sum of weights for each class, for each k; the same tensor, which grows between two k."""
+    scores = weights.new_zeros(len(weights), num_classes)
+    done = 0
+    for k in sorted(set(ks)):
+        for j in range(done, k):
+            # One neighbour at a time: an index_add over all of them sums in no fixed order on a GPU.
+            scores.scatter_add_(1, labels[:, j : j + 1], weights[:, j : j + 1])
+        done = k
+        yield k, scores
+
+
+def _ranking(scores: Float[Tensor, "Q C"]) -> Int64[Tensor, "Q R"]:
+    sorted_scores, classes = scores.sort(dim=1, descending=True, stable=True)
+    return torch.where(sorted_scores > 0, classes, -1)[:, :NUM_RANKED]
+
+
+def _possible_ks(ks: Sequence[int], num_train: int, dataset: str) -> dict[str, int]:
+    """Those k for which there are enough training images, by the name they have in the metric."""
+    possible = {f"k{k}": k for k in ks if k <= num_train}
+    skipped = sorted(set(ks) - set(possible.values()))
+    if skipped:
+        log.warning("knn on %s: k = %s left out, only %d training images", dataset, skipped, num_train)
+    return possible or {f"k{num_train}_all": num_train}
+
+
+def _exact_dtype(device: torch.device) -> torch.dtype:
+    """float64, so that rounding decides no neighbour; float32 on a device without it."""
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError):
+        return torch.float32
+    return torch.float64
+
+
+EVALUATIONS.add(
+    "knn", Evaluation("knn", run, "weighted k-nearest neighbours on CLS tokens (DINO)", KnnConfig())
+)

@@ -1,0 +1,1 @@
+"""Networks: any timm model as an Encoder, the ladder of projectors, and the student that joins the two."""

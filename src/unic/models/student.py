@@ -1,0 +1,154 @@
+"""The student: a ViT encoder, and the ladder that speaks every teacher's language while it is trained."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from jaxtyping import Float, Int
+from timm.layers.drop import DropPath
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from unic.errors import ConfigError
+from unic.keyed import seeded_torch
+from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, TimmEncoder, create_timm
+from unic.models.ladder import Ladder, LadderConfig
+from unic.tokens import Tokens, Widths
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentConfig:
+    """A timm ViT by name, or by its dimensions with model=None."""
+
+    model: str | None = "vit_base_patch16_224"
+    """Name of a timm ViT with a class token; None: build one from width, depth, heads, patch_size, registers."""
+    image_size: int = 224
+    """Pixels a side."""
+    width: int | None = None
+    depth: int | None = None
+    heads: int | None = None
+    patch_size: int | None = None
+    registers: int | None = None
+    """Register tokens; None: none."""
+    drop_path: float = 0.1
+    """Probability of skipping a residual branch of the last block, rising linearly from 0 at the first."""
+
+    def __post_init__(self):
+        dimensions = ("width", "depth", "heads", "patch_size")
+        given = [name for name in (*dimensions, "registers") if getattr(self, name) is not None]
+        if self.model is not None and given:
+            raise ConfigError(
+                f"student.{given[0]} has no effect beside student.model={self.model!r}; pass --student.model None "
+                f"to build the ViT from its dimensions"
+            )
+        missing = [name for name in dimensions if getattr(self, name) is None]
+        if self.model is None and missing:
+            raise ConfigError(f"student.{missing[0]} is missing; a ViT needs {', '.join(dimensions)}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            least = 0 if field.name == "registers" else 1
+            if isinstance(value, int) and value < least:
+                raise ConfigError(f"student.{field.name} must be at least {least}, got {value}")
+        if self.width is not None and self.heads is not None and self.width % self.heads:
+            raise ConfigError(f"student.width {self.width} is not a multiple of student.heads {self.heads}")
+        if self.patch_size is not None and self.image_size % self.patch_size:
+            size, p = self.image_size, self.patch_size
+            raise ConfigError(
+                f"student.image_size {size} is not a multiple of student.patch_size {p}; "
+                f"nearest: {max(size // p, 1) * p} or {(size // p + 1) * p}"
+            )
+        if not 0 <= self.drop_path < 1:
+            raise ConfigError(f"student.drop_path must be in [0, 1), got {self.drop_path}")
+
+
+class Student(nn.Module):
+    """Images -> {teacher: Tokens}. `encoder` is what is released; `ladder` is discarded after training.
+
+    The encoder's final norm stays as it was initialised (weight 1, bias 0) and is not trained: the ladder reads
+    tokens before it, and the released encoder applies it (UNIC, as published).
+    """
+
+    def __init__(self, encoder: TimmEncoder, ladder: Ladder):
+        super().__init__()
+        self.encoder = encoder
+        self.ladder = ladder
+        encoder.model.norm.requires_grad_(False)
+        self.drop_paths = [module for module in encoder.modules() if isinstance(module, KeyedDropPath)]
+
+    def forward(
+        self,
+        images: Int[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"],
+        draws: Float[Tensor, "B P"] | None = None,
+    ) -> dict[str, Tokens]:
+        """draws: uniform in [0, 1), one a residual branch (`num_draws`); None: no branch is skipped."""
+        for number, drop_path in enumerate(self.drop_paths):
+            drop_path.draws = None if draws is None else draws[:, number]
+        return self.ladder(self.encoder.block_outputs(images))
+
+    @property
+    def num_draws(self) -> int:
+        return len(self.drop_paths)
+
+
+class KeyedDropPath(nn.Module):
+    """Stochastic depth whose decisions are handed in, so that they can be a function of the image's identity."""
+
+    def __init__(self, drop_prob: float):
+        super().__init__()
+        self.drop_prob = drop_prob
+        self.draws: Tensor | None = None
+
+    def forward(self, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
+        if self.draws is None or not self.training:
+            return x
+        kept = (self.draws >= self.drop_prob) / (1 - self.drop_prob)
+        return x * kept.to(x.dtype)[:, None, None]
+
+
+def build_student(
+    cfg: StudentConfig, ladder: LadderConfig, teachers: Mapping[str, Widths], *, seed: int
+) -> Student:
+    """A student with fresh weights, which are a function of the seed; the global generators are left alone."""
+    encoder = build_encoder(cfg, seed=seed)
+    with seeded_torch(seed, "ladder weights"):
+        return Student(
+            encoder, Ladder(teachers, dim=encoder.dim, num_blocks=len(encoder.model.blocks), cfg=ladder)
+        ).train()
+
+
+def build_encoder(cfg: StudentConfig, *, seed: int, name: str = "student") -> TimmEncoder:
+    """The student's encoder alone, with fresh weights."""
+    with seeded_torch(seed, "student weights"):
+        model = _vit(cfg)
+    if not isinstance(model, VisionTransformer) or not model.has_class_token:
+        raise ConfigError(
+            f"student.model {cfg.model!r} is not a ViT with a class token, which a student needs"
+        )
+    _key_drop_paths(model)
+    return TimmEncoder(
+        model, name=name, image_size=cfg.image_size, mean=IMAGENET_MEAN, std=IMAGENET_STD, cls="token"
+    )
+
+
+def _vit(cfg: StudentConfig) -> nn.Module:
+    # timm spreads the rate linearly over the blocks and puts a DropPath wherever it is above 0.
+    options: dict[str, Any] = {"drop_path_rate": cfg.drop_path}
+    if cfg.model is not None:
+        return create_timm(cfg.model, image_size=cfg.image_size, global_pool="token", **options)
+    return VisionTransformer(
+        img_size=cfg.image_size,
+        patch_size=cfg.patch_size,  # type: ignore[arg-type]
+        embed_dim=cfg.width,  # type: ignore[arg-type]
+        depth=cfg.depth,  # type: ignore[arg-type]
+        num_heads=cfg.heads,  # type: ignore[arg-type]
+        reg_tokens=cfg.registers or 0,
+        num_classes=0,
+        **options,
+    )
+
+
+def _key_drop_paths(model: nn.Module) -> None:
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, DropPath):
+                setattr(module, name, KeyedDropPath(child.drop_prob or 0.0))

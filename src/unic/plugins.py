@@ -1,0 +1,84 @@
+"""Registries that fill themselves: adding a teacher, a data set or an evaluation means adding one file.
+
+The modules beside a registry are imported when it is first asked; a file outside the package joins through
+`--plugin my.py`, which is run as the Python code it is (only give it files you trust).
+"""
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from unic.errors import ConfigError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Names and what they stand for; looking up an unknown name says which known ones are nearest."""
+
+    def __init__(self, noun: str, package: str):
+        self.noun = noun
+        self._package = package
+        self._entries: dict[str, T] = {}
+        self._complete = False
+
+    def add(self, name: str, entry: T) -> T:
+        if name in self._entries:
+            raise ConfigError(f"two definitions of the {self.noun} {name!r}; give yours another name")
+        self._entries[name] = entry
+        return entry
+
+    def __getitem__(self, name: str) -> T:
+        self._import_siblings()
+        if name not in self._entries:
+            raise ConfigError(unknown(self.noun, name, self._entries))
+        return self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        self._import_siblings()
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        self._import_siblings()
+        return iter(sorted(self._entries))
+
+    def _import_siblings(self) -> None:
+        if self._complete:
+            return
+        self._complete = True
+        package = importlib.import_module(self._package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self._package}.{module.name}")
+
+
+def import_plugin(path: Path) -> None:
+    """Runs a user's file, which adds to a registry by itself, once however often it is named."""
+    if not path.is_file():
+        raise ConfigError(f"--plugin {path}: no such file")
+    name = f"unic_plugin_{path.stem}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"--plugin {path}: not a Python file (its name must end in .py)")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
+def unknown(noun: str, name: str, known: Iterable[str]) -> str:
+    """The sentence for a name that does not exist: the nearest ones, or all when none is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return f"unknown {noun} {name!r}; did you mean {' or '.join(near)}?"
+    return f"unknown {noun} {name!r}; known: {', '.join(known) or 'none'}"

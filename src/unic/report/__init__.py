@@ -1,0 +1,1 @@
+"""Results for people: tables of scores (tables.py) and curves of a run (plots.py)."""

@@ -1,0 +1,51 @@
+"""Teachers that run beside the student: the TargetSource of online distillation.
+
+Letters: B images, N patches, E width, h w grid.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import nn
+
+from unic.errors import ConfigError
+from unic.models.encoder import TimmEncoder
+from unic.teachers import load_teacher, short_name
+from unic.tokens import Batch, Tokens
+
+
+class LiveTeachers(nn.Module):
+    """Batch -> {teacher: Tokens on the student's patch grid}. Never trained; call it under no_grad."""
+
+    def __init__(self, encoders: Sequence[TimmEncoder], grid: tuple[int, int]):
+        super().__init__()
+        self.encoders = nn.ModuleDict({encoder.name: encoder for encoder in encoders})
+        self.grid = grid
+        self.dims = {encoder.name: encoder.widths for encoder in encoders}
+        self.eval().requires_grad_(False)
+
+    def forward(self, batch: Batch) -> dict[str, Tokens]:
+        return {name: resample(encoder(batch.images), self.grid) for name, encoder in self.encoders.items()}
+
+    def fingerprints(self) -> dict[str, str]:
+        """Which teachers these are: sha256 of weights and preprocessing by name."""
+        return {name: encoder.fingerprint() for name, encoder in self.encoders.items()}  # type: ignore[operator]
+
+
+def load_teachers(references: Sequence[str]) -> list[TimmEncoder]:
+    """Loads every teacher of a recipe; their short names must differ, because parameters and metrics carry them."""
+    names = [short_name(reference) for reference in references]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"two teachers are called {twice[0]}; each may be used once")
+    return [load_teacher(reference) for reference in references]
+
+
+def resample(tokens: Tokens, grid: tuple[int, int]) -> Tokens:
+    """Patches on another grid, bilinearly (antialiased where it becomes coarser); CLS is untouched."""
+    side = round(tokens.patches.shape[1] ** 0.5)
+    if (side, side) == grid:
+        return tokens
+    patches = tokens.patches.unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (B, N, E) -> (B, E, h, w)
+    patches = F.interpolate(patches.float(), grid, mode="bilinear", antialias=True)
+    return Tokens(tokens.cls, patches.flatten(2).transpose(1, 2))

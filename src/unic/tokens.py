@@ -1,0 +1,88 @@
+"""The types every part of unic exchanges: Tokens, Batch, and the protocols Encoder and TargetSource.
+
+Letters: B images, N patches, D width, H W pixels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+import torch.utils._pytree as pytree
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+
+class Widths(NamedTuple):
+    """Number of features of the CLS token and of a patch token.
+
+    Equal for a ViT; a CNN whose patches come from an earlier stage has two widths.
+    """
+
+    cls: int
+    patches: int
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What an encoder says about images: one vector an image, one vector a patch.
+
+    patches: row-major over the (square) patch grid; register tokens are left out.
+    """
+
+    cls: Float[Tensor, "B D"]
+    patches: Float[Tensor, "B N E"]
+
+    def float(self) -> "Tokens":
+        return Tokens(self.cls.float(), self.patches.float())
+
+
+pytree.register_pytree_node(
+    Tokens,
+    lambda tokens: ([tokens.cls, tokens.patches], None),
+    lambda leaves, _: Tokens(*leaves),
+    serialized_type_name="unic.tokens.Tokens",
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images with their identity: all keyed randomness is a function of (seed, view, index).
+
+    view: which of an image's views this is; the epoch while training, -1 for the plain validation view.
+    """
+
+    images: UInt8[Tensor, "B 3 H W"]
+    index: Int64[Tensor, " B"]
+    view: Int64[Tensor, " B"]
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(*(t.to(device, non_blocking=True) for t in (self.images, self.index, self.view)))
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Anything that turns pixels into Tokens: a teacher, a student, a student in a teacher's feature space.
+
+    It takes uint8 pixels (or floats in [0, 1]), applies its own mean and std, and resizes to `image_size`.
+    """
+
+    name: str
+    dim: int
+    patch_dim: int
+    patch_size: int
+    image_size: int
+
+    def __call__(self, images: Tensor) -> Tokens: ...
+
+    def fingerprint(self) -> str: ...
+
+
+@runtime_checkable
+class TargetSource(Protocol):
+    """Where targets come from: live teachers, or features stored on disk. The training loop cannot tell which."""
+
+    @property
+    def dims(self) -> Mapping[str, Widths]: ...
+
+    def __call__(self, batch: Batch) -> dict[str, Tokens]: ...

@@ -1,0 +1,1 @@
+"""Training: the recipe, the loop that carries it out, and what it writes."""

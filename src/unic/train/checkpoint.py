@@ -1,0 +1,91 @@
+"""The state of a run as a folder: safetensors, JSON, and a manifest written last. No pickle, no random state.
+
+step-00000100/ model.safetensors  optimizer.safetensors  statistics.safetensors  meta.json  manifest.json
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from unic.config import read_json
+from unic.models.student import Student
+from unic.models.weights import load_strictly
+from unic.run import newest_valid, remove_folder, write_folder, write_json
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainState:
+    """What changes while a run goes on. step: steps done; window: sums of metrics since the last line of the log."""
+
+    student: Student
+    standardizers: nn.ModuleDict
+    optimizer: torch.optim.AdamW
+    window: Tensor
+    step: int = 0
+
+
+def save_checkpoint(parent: Path, state: TrainState, *, identity: dict[str, Any], keep: int) -> Path:
+    """Writes the newest checkpoint, then removes all but the `keep` newest. identity: of teachers and images."""
+    folder = parent / f"step-{state.step:08d}"
+    if not folder.exists():
+        write_folder(folder, lambda temporary: _write(temporary, state, identity))
+    for old in sorted(parent.glob("step-" + "[0-9]" * 8))[:-keep]:
+        remove_folder(old)
+    return folder
+
+
+def load_checkpoint(parent: Path, state: TrainState, *, set_aside: bool) -> dict[str, Any] | None:
+    """Brings `state` to the newest valid checkpoint and gives its meta data; None when there is none."""
+    folder = newest_valid(parent, set_aside=set_aside)
+    if folder is None:
+        return None
+    load_strictly(state.student, load_file(folder / "model.safetensors"), str(folder))
+    statistics = load_file(folder / "statistics.safetensors")
+    state.window = statistics.pop("window").to(state.window.device)
+    load_strictly(state.standardizers, statistics, str(folder))
+    _load_optimizer(state, load_file(folder / "optimizer.safetensors"))
+    meta = read_json(folder / "meta.json")
+    state.step = meta["step"]
+    return meta
+
+
+def checkpoint_bytes(student: nn.Module) -> int:
+    """Size of a checkpoint: weights and the two moments of AdamW."""
+    return 3 * sum(parameter.numel() * parameter.element_size() for parameter in student.parameters())
+
+
+def _write(folder: Path, state: TrainState, identity: dict[str, Any]) -> None:
+    save_file(_contiguous(state.student.state_dict()), folder / "model.safetensors")
+    statistics = {**state.standardizers.state_dict(), "window": state.window}
+    save_file(_contiguous(statistics), folder / "statistics.safetensors")
+    save_file(_contiguous(_optimizer_tensors(state)), folder / "optimizer.safetensors")
+    write_json(folder / "meta.json", {"step": state.step, **identity})
+
+
+def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
+    """AdamW's tensors, named by parameter: independent of the order of parameters and groups."""
+    return {
+        f"{kind}/{name}": value
+        for name, parameter in state.student.named_parameters()
+        for kind, value in state.optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _load_optimizer(state: TrainState, tensors: dict[str, Tensor]) -> None:
+    parameters = dict(state.student.named_parameters())
+    state.optimizer.state.clear()
+    for key, tensor in tensors.items():
+        kind, _, name = key.partition("/")
+        # AdamW's fused form wants the step count beside the parameter.
+        state.optimizer.state[parameters[name]][kind] = tensor.to(parameters[name].device)
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}

@@ -1,0 +1,85 @@
+"""Everything that decides a run, in one frozen value."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from unic.data.loader import DataConfig
+from unic.distill.losses import LossConfig
+from unic.distill.standardize import StatisticsConfig
+from unic.errors import ConfigError
+from unic.models.ladder import LadderConfig
+from unic.models.student import StudentConfig
+from unic.train.optim import OptimConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedConfig:
+    """How fast, never what: these may change between the parts of a run (bf16 within its rounding)."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    micro_batch: int | None = None
+    """Most images a process handles at once; gradients of the rest are accumulated. None: its share of the batch."""
+    workers: int | None = None
+    """Processes that read images. None: chosen from the number of cores."""
+
+    def __post_init__(self):
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ConfigError(f"speed.micro_batch must be at least 1, got {self.micro_batch}")
+        if self.workers is not None and self.workers < 0:
+            raise ConfigError(f"speed.workers must not be negative, got {self.workers}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """What a run writes down, and how often."""
+
+    every: int = 50
+    """Steps between two lines of metrics."""
+    validate_every: float = 1.0
+    """Epochs between two validations (only with data.val_root)."""
+    checkpoint_minutes: float = 15.0
+    """Time between two checkpoints."""
+    checkpoint_steps: int | None = None
+    """Steps between two checkpoints, instead of time."""
+    keep: int = 2
+    """Checkpoints kept; at least 2, so that one damaged file never ends a run."""
+
+    def __post_init__(self):
+        if self.every < 1 or (self.checkpoint_steps is not None and self.checkpoint_steps < 1):
+            raise ConfigError("log.every and log.checkpoint_steps must be at least 1 step")
+        if self.validate_every <= 0 or self.checkpoint_minutes < 0:
+            raise ConfigError("log.validate_every must be above 0 epochs, log.checkpoint_minutes at least 0")
+        if self.keep < 2:
+            raise ConfigError(
+                f"log.keep must be at least 2 (the newest checkpoint may be damaged), got {self.keep}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A run of distillation. The defaults of the parts are the published recipe of UNIC at ViT-B/16."""
+
+    teachers: tuple[str, ...]
+    """Names or URIs, each with options after `?`: efficientnet_lite0?image_size=64, timm:vit_small_patch16_224.dino"""
+    student: StudentConfig = field(default_factory=StudentConfig)
+    ladder: LadderConfig = field(default_factory=LadderConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    speed: SpeedConfig = field(default_factory=SpeedConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    seed: int = 0
+
+    def __post_init__(self):
+        if not self.teachers:
+            raise ConfigError("a recipe needs at least one teacher; see `unic teachers list`")
+        if self.data.views.image_size < self.student.image_size:
+            raise ConfigError(
+                f"data.views.image_size {self.data.views.image_size} is smaller than student.image_size "
+                f"{self.student.image_size}; set both (views may be larger: each encoder resizes to its own size)"
+            )
+
+
+# Parts of a recipe that may differ when a run is taken up again: they change no result.
+FREE_TO_CHANGE = {"speed", "log"}

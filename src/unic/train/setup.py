@@ -1,0 +1,133 @@
+"""From a recipe to everything a run needs, checked in the order of what is cheapest to find wrong."""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from unic import parallel
+from unic.data.loader import Sources, auto_workers, read_sources
+from unic.distill.standardize import Standardizer
+from unic.errors import ConfigError
+from unic.models.student import build_student
+from unic.run import RunDir, remove_leftovers
+from unic.teachers.live import LiveTeachers, load_teachers
+from unic.train.checkpoint import TrainState, checkpoint_bytes, load_checkpoint
+from unic.train.metrics import num_sums
+from unic.train.optim import build_optimizer
+from unic.train.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What stays the same while a run goes on."""
+
+    recipe: Recipe
+    run: RunDir
+    device: torch.device
+    sources: Sources
+    validation: Sources | None
+    teachers: LiveTeachers
+    identity: dict[str, Any]
+    """Hashes of the teachers and of the list of images; they go into every checkpoint."""
+    steps_per_epoch: int
+    num_steps: int
+    workers: int
+    micro_batch: int
+
+    @property
+    def teacher_names(self) -> list[str]:
+        return list(self.teachers.dims)
+
+
+def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, TrainState]:
+    """A job, and its state at the newest checkpoint or at step 0."""
+    sources = read_sources(recipe.data.root)
+    validation = read_sources(recipe.data.val_root) if recipe.data.val_root else None
+    batch_size = recipe.optim.batch_size
+    if batch_size > len(sources):
+        raise ConfigError(
+            f"optim.batch_size {batch_size} is larger than the data set of {len(sources)} images; use a smaller batch"
+        )
+    steps_per_epoch = len(sources) // batch_size
+    share = -(-batch_size // parallel.world_size())
+
+    encoders = load_teachers(recipe.teachers)
+    widths = {encoder.name: encoder.widths for encoder in encoders}
+    student = build_student(recipe.student, recipe.ladder, widths, seed=recipe.seed).to(device)
+    teachers = LiveTeachers(encoders, student.encoder.grid).to(device)
+    standardizers = nn.ModuleDict({name: Standardizer(w, recipe.statistics) for name, w in widths.items()})
+    optimizer = build_optimizer(student.named_parameters(), recipe.optim)
+    window = torch.zeros(num_sums(len(widths)), device=device)
+    state = TrainState(student, standardizers.to(device), optimizer, window)
+    job = Job(
+        recipe=recipe,
+        run=run,
+        device=device,
+        sources=sources,
+        validation=validation,
+        teachers=teachers,
+        identity={
+            "teachers": teachers.fingerprints(),
+            "data": sources.identity(),
+            "num_images": len(sources),
+        },
+        steps_per_epoch=steps_per_epoch,
+        num_steps=recipe.optim.num_steps(steps_per_epoch),
+        workers=auto_workers() if recipe.speed.workers is None else recipe.speed.workers,
+        micro_batch=min(recipe.speed.micro_batch or share, share),
+    )
+    parallel.on_main(lambda: _check_space(run, state))
+    found = parallel.on_main(lambda: load_checkpoint(run.checkpoints, state, set_aside=True))
+    _resume(job, state, found)
+    log.info(
+        "%d images, %d steps of %d (%.1f epochs); student %.1f M parameters, ladder %.1f M; teachers %s",
+        len(sources), job.num_steps, batch_size, recipe.optim.epochs,
+        _millions(student.encoder), _millions(student.ladder), ", ".join(job.teacher_names),
+    )  # fmt: skip
+    return job, state
+
+
+def _resume(job: Job, state: TrainState, found: dict[str, Any] | None) -> None:
+    """Checks that a checkpoint belongs to this job, and brings every process to it."""
+    if found is None:
+        return
+    if (
+        not parallel.is_main()
+    ):  # the main process has set aside what is damaged; the newest one left is its own
+        load_checkpoint(job.run.checkpoints, state, set_aside=False)
+    shas = job.identity["teachers"]
+    changed = sorted(name for name in shas if found["teachers"].get(name) != shas[name])
+    if changed:
+        raise ConfigError(
+            f"the weights or preprocessing of {', '.join(changed)} are not those this run was started with; "
+            f"restore them, or start a new run with another --out"
+        )
+    if found["data"] != job.identity["data"]:
+        log.warning(
+            "the training images changed since this run was started (%d then, %d now)",
+            found["num_images"],
+            job.identity["num_images"],
+        )
+    log.info("resuming at step %d of %d", state.step, job.num_steps)
+
+
+def _check_space(run: RunDir, state: TrainState) -> None:
+    run.checkpoints.mkdir(exist_ok=True)
+    remove_leftovers(run.checkpoints)
+    needed = 3 * checkpoint_bytes(state.student)
+    free = shutil.disk_usage(run.folder).free
+    if free < needed:
+        raise ConfigError(
+            f"{run.folder}: {free / 1e9:.1f} GB free on this disk; two checkpoints and one being written "
+            f"need {needed / 1e9:.1f} GB"
+        )
+
+
+def _millions(module: nn.Module) -> float:
+    return sum(parameter.numel() for parameter in module.parameters()) / 1e6

@@ -1,0 +1,128 @@
+"""One update: gradients and sums from this process's images, one reduction over processes, then the optimiser and
+the statistics, both or neither.
+"""
+
+import contextlib
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from unic import parallel
+from unic.data.augment import augment
+from unic.distill.standardize import Moments
+from unic.distill.step import Step, distill_step
+from unic.tokens import Batch
+from unic.train.checkpoint import TrainState
+from unic.train.metrics import num_kept, pack, readable, step_sums, unpack
+from unic.train.setup import Job
+
+
+def forward_backward(
+    job: Job,
+    state: TrainState,
+    student: nn.Module,
+    micro_batches: Sequence[Batch],
+    flags: Float[Tensor, " F"],
+) -> tuple[Float[Tensor, " S"], dict[str, Moments], Float[Tensor, " F"]]:
+    """Leaves gradients of the summed loss in the parameters; gives sums, moments and flags of all processes.
+
+    All that is not a gradient travels in one vector: 49 KB a step for UNIC-B.
+    """
+    steps: list[Step] = []
+    for number, batch in enumerate(micro_batches):
+        last = number == len(micro_batches) - 1
+        batch = photometric(job, batch)
+        with _gradients_shared(student, last):
+            with autocast(job):
+                step = distill_step(
+                    student,
+                    job.teachers,
+                    state.standardizers,  # type: ignore[arg-type]
+                    batch,
+                    job.recipe.loss,
+                    seed=job.recipe.seed,
+                    num_drop_paths=state.student.num_draws,
+                )
+            step.loss_sum.backward()
+        steps.append(step)
+    parts = [flags.to(job.device), torch.stack([step_sums(step) for step in steps]).sum(0)]
+    moments = total([step.moments for step in steps])
+    (flags, sums), moments = unpack(parallel.all_reduce_(pack(parts, moments)), parts, moments)
+    return sums, moments, flags
+
+
+def mean_gradients(state: TrainState, sums: Float[Tensor, " S"], max_norm: float | None) -> Float[Tensor, ""]:
+    """Turns gradients of the summed loss into those of its mean over kept (teacher, image) pairs; gives their norm."""
+    gradients = [p.grad for p in state.student.parameters() if p.grad is not None]
+    # DistributedDataParallel has divided the sum over processes by their number.
+    torch._foreach_mul_(gradients, parallel.world_size() / num_kept(sums))  # pyright: ignore[reportPrivateImportUsage]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if max_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(state.student.parameters(), max_norm, norm)
+    return norm
+
+
+def apply_update(state: TrainState, moments: dict[str, Moments], *, lr: float, rate: float) -> None:
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    state.optimizer.step()
+    for name, standardizer in state.standardizers.items():
+        standardizer.update(moments[name], rate)  # type: ignore[operator]
+
+
+@torch.no_grad()
+def measure_statistics(job: Job, state: TrainState, micro_batches: Sequence[Batch], rate: float) -> None:
+    """Moves the statistics alone: before the first step, so that it sees standardised features."""
+    parts = []
+    for batch in micro_batches:
+        batch = photometric(job, batch)
+        with autocast(job):
+            features = job.teachers(batch)
+        parts.append({name: state.standardizers[name].moments(t) for name, t in features.items()})  # type: ignore[operator]
+    moments = total(parts)
+    _, moments = unpack(parallel.all_reduce_(pack([], moments)), [], moments)
+    for name, standardizer in state.standardizers.items():
+        standardizer.update(moments[name], rate)  # type: ignore[operator]
+
+
+def what_is_not_finite(job: Job, sums: Float[Tensor, " S"], grad_norm: Float[Tensor, ""]) -> list[str]:
+    """Names the losses that are infinite or undefined; else the gradient; else the statistics."""
+    values = readable(sums, job.teacher_names)
+    bad = [name for name, value in values.items() if name.startswith("loss/") and not math.isfinite(value)]
+    if not bad:
+        bad = ["statistics" if math.isfinite(grad_norm.item()) else "gradient"]
+    return bad
+
+
+def photometric(job: Job, batch: Batch) -> Batch:
+    """The batch on its device, recoloured; outside of autocast, because pixels are worth full precision."""
+    return augment(batch.to(job.device), job.recipe.seed, job.recipe.data.views)
+
+
+def autocast(job: Job) -> torch.autocast:
+    return torch.autocast(job.device.type, torch.bfloat16, enabled=job.recipe.speed.precision == "bf16")
+
+
+def parallel_student(job: Job, student: nn.Module) -> nn.Module:
+    """The student whose gradients are shared between processes; itself when there is one process."""
+    if parallel.world_size() == 1:
+        return student
+    all_used = job.recipe.loss.cls and job.recipe.loss.patches
+    return DistributedDataParallel(
+        student, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=not all_used
+    )
+
+
+def total(parts: Sequence[dict[str, Moments]]) -> dict[str, Moments]:
+    """Moments of several micro-batches as those of one batch."""
+    return {name: Moments.sum([part[name] for part in parts]) for name in parts[0]}
+
+
+def _gradients_shared(student: nn.Module, last: bool) -> contextlib.AbstractContextManager:
+    if isinstance(student, DistributedDataParallel) and not last:
+        return student.no_sync()
+    return contextlib.nullcontext()

@@ -1,0 +1,192 @@
+"""k-NN against two other ways to the same answer: a plain loop in float64 NumPy, and scikit-learn."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.neighbors import KNeighborsClassifier
+
+from unic.errors import ConfigError
+from unic.evals import EvalOptions, own_settings
+from unic.evals.knn import GRID, KnnConfig, _possible_ks, accuracy, knn_predict, nearest
+
+T = 0.07
+
+
+def brute_force(train, labels, test, k, num_classes, temperature=T):
+    """The definition, one image at a time: for each the classes with a vote, from most to fewest, then -1."""
+    train, test = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (train, test))
+    ranked = []
+    for query in test:
+        sims = np.array([np.round((query * row).sum() / GRID) * GRID for row in train])
+        near = sorted(range(len(train)), key=lambda j: (-sims[j], j))[:k]
+        votes = np.zeros(num_classes)
+        for j in near:
+            votes[labels[j]] += np.exp((sims[j] - sims[near[0]]) / temperature)
+        votes = votes.astype(np.float32)
+        order = sorted((c for c in range(num_classes) if votes[c] > 0), key=lambda c: (-votes[c], c))
+        ranked.append((order + [-1] * 5)[: min(5, num_classes)])
+    return np.array(ranked)
+
+
+def predict(train, labels, test, ks, num_classes, chunk=7, temperature=T):
+    return knn_predict(
+        torch.from_numpy(train),
+        torch.from_numpy(labels),
+        torch.from_numpy(test),
+        ks=ks,
+        temperature=temperature,
+        num_classes=num_classes,
+        chunk=chunk,
+    )
+
+
+@st.composite
+def cases(draw):
+    num_train, num_test = draw(st.integers(1, 30)), draw(st.integers(1, 8))
+    width, num_classes = draw(st.integers(1, 6)), draw(st.integers(1, 8))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    if draw(st.booleans()):  # small whole numbers: many equal similarities, and some rows of zeros
+        train, test = (rng.integers(-2, 3, (n, width)).astype(np.float32) for n in (num_train, num_test))
+    else:
+        train, test = (rng.normal(size=(n, width)).astype(np.float32) for n in (num_train, num_test))
+    labels = rng.integers(0, num_classes, num_train)
+    ks = draw(st.lists(st.integers(1, num_train), min_size=1, max_size=4, unique=True))
+    return train, labels, test, ks, num_classes, draw(st.integers(1, 40))
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases())
+def test_knn_is_the_brute_force_loop(case):
+    train, labels, test, ks, num_classes, chunk = case
+    found = predict(train, labels, test, ks, num_classes, chunk)
+    assert set(found) == set(ks)
+    for k in ks:
+        expected = brute_force(train.astype(np.float64), labels, test.astype(np.float64), k, num_classes)
+        np.testing.assert_array_equal(found[k].numpy(), expected)
+
+
+@pytest.mark.parametrize("k", [1, 5, 20, 60])
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+def test_knn_is_scikit_learns_with_exponential_weights(k, temperature):
+    rng = np.random.default_rng(k)
+    train, test = (rng.normal(size=(n, 16)).astype(np.float32) for n in (60, 40))
+    labels = rng.integers(0, 5, 60)
+    unit_train, unit_test = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (train, test))
+    # Between unit vectors similarity = 1 - distance^2 / 2, so the neighbours are the same.
+    other = KNeighborsClassifier(
+        k, weights=lambda distance: np.exp((1 - distance**2 / 2) / temperature), algorithm="brute"
+    ).fit(unit_train.astype(np.float64), labels)
+    found = predict(train, labels, test, [k], 5, temperature=temperature)[k][:, 0]
+    np.testing.assert_array_equal(found.numpy(), other.predict(unit_test.astype(np.float64)))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 64, 99, 100, 10_000])
+def test_the_chunk_never_changes_the_answer(chunk):
+    rng = np.random.default_rng(0)
+    # Odd width, duplicates and mirrored rows: the last bits of a matrix product depend on its shape.
+    train = rng.normal(size=(99, 37)).astype(np.float32)[rng.integers(0, 99, 200)]
+    test = np.concatenate([rng.normal(size=(30, 37)).astype(np.float32), train[:20], -train[:20]])
+    labels = rng.integers(0, 10, 200)
+    expected = predict(train, labels, test, [1, 10, 100, 200], 10, chunk=128)
+    found = predict(train, labels, test, [1, 10, 100, 200], 10, chunk=chunk)
+    for k in expected:
+        assert torch.equal(found[k], expected[k])
+
+
+def test_many_k_at_once_are_each_k_alone():
+    rng = np.random.default_rng(1)
+    train, test = rng.normal(size=(50, 4)).astype(np.float32), rng.normal(size=(20, 4)).astype(np.float32)
+    labels = rng.integers(0, 6, 50)
+    together = predict(train, labels, test, [20, 3, 50], 6)
+    for k in (20, 3, 50):
+        assert torch.equal(together[k], predict(train, labels, test, [k], 6)[k])
+
+
+def test_among_equal_images_the_one_of_smaller_index_is_nearer():
+    sims, index = nearest(torch.ones(2, 1), torch.ones(9, 1), 4, chunk=2)
+    assert torch.equal(index, torch.arange(4).expand(2, 4))
+    assert torch.equal(sims, torch.ones(2, 4, dtype=torch.float64))
+
+
+def test_negative_and_zero_similarities_are_in_order():
+    rows = torch.tensor([[-3.0, 4.0], [-0.0, 1.0], [2.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [3.0, 4.0]])
+    sims, index = nearest(torch.tensor([[2.0, 0.0]]), rows, 6, chunk=4)
+    assert index.tolist() == [[2, 5, 1, 3, 0, 4]]
+    assert sims[0].tolist() == pytest.approx([1.0, 0.6, 0.0, 0.0, -0.6, -1.0], abs=1e-9)  # GRID
+
+
+def test_scaling_features_changes_nothing():
+    rng = np.random.default_rng(2)
+    train, test = rng.normal(size=(40, 8)).astype(np.float32), rng.normal(size=(20, 8)).astype(np.float32)
+    labels = rng.integers(0, 4, 40)
+    expected = predict(train, labels, test, [10], 4)[10]
+    assert torch.equal(predict(1024 * train, labels, test / 1024, [10], 4)[10], expected)
+
+
+def test_a_very_low_temperature_asks_the_nearest_image_alone():
+    rng = np.random.default_rng(3)
+    train, test = rng.normal(size=(40, 8)).astype(np.float32), rng.normal(size=(20, 8)).astype(np.float32)
+    labels = rng.integers(0, 4, 40)
+    cold = predict(train, labels, test, [20], 4, temperature=1e-6)[20][:, 0]
+    assert torch.equal(cold, predict(train, labels, test, [1], 4)[1][:, 0])
+
+
+def test_a_class_without_a_vote_is_not_among_the_five():
+    found = predict(np.eye(3, dtype=np.float32), np.array([4, 2, 7]), np.eye(3, dtype=np.float32), [1], 9)[1]
+    assert found.tolist() == [[c, -1, -1, -1, -1] for c in (4, 2, 7)]
+
+
+def test_accuracy_is_the_share_of_right_images_in_percent():
+    ranked = torch.tensor([[0, 1, -1], [1, 2, 0], [1, 2, -1], [2, -1, -1]])
+    labels = torch.tensor([0, 1, 2, 1])
+    assert accuracy(ranked, labels, top=1) == 50.0
+    assert accuracy(ranked, labels, top=5) == 75.0
+
+
+def test_one_class_is_always_right_and_a_class_without_training_images_never():
+    rows = np.eye(2, dtype=np.float32)
+    ranked = predict(rows, np.array([0, 0]), rows, [2], 1)[2]
+    assert accuracy(ranked, torch.tensor([0, 0]), top=1) == 100.0
+    ranked = predict(rows, np.array([0, 0]), rows, [2], 3)[2]
+    assert accuracy(ranked, torch.tensor([1, 2]), top=5) == 0.0
+
+
+def test_k_beyond_the_training_images_is_left_out_with_a_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        assert _possible_ks((20, 10, 100), 50, "dtd") == {"k20": 20, "k10": 10}
+    assert "[100]" in caplog.text and "50 training images" in caplog.text
+
+
+def test_when_every_k_is_too_large_all_images_vote_and_the_metric_says_so():
+    assert _possible_ks((20, 10), 7, "dtd") == {"k7_all": 7}
+
+
+@pytest.mark.parametrize(
+    "fields", [{"ks": ()}, {"ks": (0,)}, {"temperature": 0.0}, {"temperature": float("nan")}, {"chunk": 0}]
+)
+def test_impossible_settings_are_refused(fields):
+    with pytest.raises(ConfigError, match="knn"):
+        KnnConfig(**fields)
+
+
+def test_own_settings_are_the_defaults_unless_chosen():
+    assert own_settings(EvalOptions(), "knn") == KnnConfig()
+
+
+@pytest.mark.gpu
+def test_an_accelerator_gives_the_same_answer():
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        pytest.skip("no accelerator here")
+    rng = np.random.default_rng(5)
+    train, test = (torch.from_numpy(rng.normal(size=(n, 33)).astype(np.float32)) for n in (3000, 500))
+    labels = torch.from_numpy(rng.integers(0, 50, 3000))
+    options = {"ks": [20, 200], "temperature": T, "num_classes": 50, "chunk": 1000}
+    expected = knn_predict(train, labels, test, **options)
+    found = knn_predict(train.to(accelerator), labels.to(accelerator), test.to(accelerator), **options)
+    for k in expected:
+        assert torch.equal(found[k].cpu(), expected[k])

@@ -35,7 +35,7 @@ def small_images() -> Recipe:
         ),
         ladder=LadderConfig(hidden=256, last_hidden=1024),
         data=DataConfig(views=ViewConfig(image_size=32, scale=(0.36, 1.0), jitter_prob=0.5, blur_prob=0.0)),
-        optim=OptimConfig(batch_size=256, epochs=6, warmup_epochs=0.5, lr=1e-3),
+        optim=OptimConfig(batch_size=256, epochs=6.0, warmup_epochs=0.5, lr=1e-3),
     )
 
 
@@ -48,7 +48,7 @@ def demo() -> Recipe:
         ),
         ladder=LadderConfig(hidden=192, last_hidden=768),
         data=DataConfig(views=ViewConfig(image_size=32, scale=(0.36, 1.0), flip=0.0)),
-        optim=OptimConfig(batch_size=128, epochs=20, warmup_epochs=2, lr=2e-3),
+        optim=OptimConfig(batch_size=128, epochs=20.0, warmup_epochs=2.0, lr=2e-3),
         speed=SpeedConfig(precision="bf16"),  # half the time on processors with bf16 instructions
         log=LogConfig(every=10),
     )
@@ -63,7 +63,7 @@ def debug() -> Recipe:
         ),
         ladder=LadderConfig(hidden=32, last_hidden=64),
         data=DataConfig(views=ViewConfig(image_size=32)),
-        optim=OptimConfig(batch_size=8, epochs=2, warmup_epochs=0.5),
+        optim=OptimConfig(batch_size=8, epochs=2.0, warmup_epochs=0.5),
         log=LogConfig(every=1),
     )
 

@@ -12,6 +12,9 @@ import torch.utils._pytree as pytree
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+# What an encoder accepts: bytes as they come from a file, or floats in [0, 1].
+Pixels = UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]
+
 
 class Widths(NamedTuple):
     """Number of features of the CLS token and of a patch token.
@@ -73,7 +76,7 @@ class Encoder(Protocol):
     patch_size: int
     image_size: int
 
-    def __call__(self, images: Tensor) -> Tokens: ...
+    def __call__(self, images: Pixels) -> Tokens: ...
 
     def fingerprint(self) -> str: ...
 

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import timm
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unic.errors import ConfigError
 from unic.plugins import unknown
-from unic.tokens import Tokens, Widths
+from unic.tokens import Pixels, Tokens, Widths
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -62,7 +62,7 @@ class TimmEncoder(nn.Module):
         self.dim, self.patch_dim = self.widths
         self.patch_size = image_size // self.grid[0]
 
-    def forward(self, images: Int[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]) -> Tokens:
+    def forward(self, images: Pixels) -> Tokens:
         """Tokens after the final norm. images: uint8, or floats in [0, 1], of any size (resized when it differs)."""
         pixels = self.prepare(images)
         if self.stage is None:
@@ -75,7 +75,7 @@ class TimmEncoder(nn.Module):
             return Tokens(features[:, 0], patches)
         return Tokens(self.model.forward_head(features, pre_logits=True), patches)
 
-    def block_outputs(self, images: Int[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]) -> list[Tokens]:
+    def block_outputs(self, images: Pixels) -> list[Tokens]:
         """Tokens after each block of a ViT, before the final norm: what the ladder reads (UNIC, Sec. 3.2)."""
         blocks = self.model.forward_intermediates(
             self.prepare(images),
@@ -86,9 +86,7 @@ class TimmEncoder(nn.Module):
         )
         return [Tokens(prefix[:, 0], patches) for patches, prefix in blocks]
 
-    def prepare(
-        self, images: Int[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]
-    ) -> Float[Tensor, "B 3 {self.image_size} {self.image_size}"]:
+    def prepare(self, images: Pixels) -> Float[Tensor, "B 3 {self.image_size} {self.image_size}"]:
         """Pixels as the model expects them: floats, at its image size, with its mean and std."""
         size = (self.image_size, self.image_size)
         pixels = images.float() / 255 if images.dtype == torch.uint8 else images

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Float
 from timm.layers.drop import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from unic.errors import ConfigError
 from unic.keyed import seeded_torch
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, TimmEncoder, create_timm
 from unic.models.ladder import Ladder, LadderConfig
-from unic.tokens import Tokens, Widths
+from unic.tokens import Pixels, Tokens, Widths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ class Student(nn.Module):
 
     def forward(
         self,
-        images: Int[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"],
+        images: Pixels,
         draws: Float[Tensor, "B P"] | None = None,
     ) -> dict[str, Tokens]:
         """draws: uniform in [0, 1), one a residual branch (`num_draws`); None: no branch is skipped."""
@@ -120,10 +121,6 @@ def build_encoder(cfg: StudentConfig, *, seed: int, name: str = "student") -> Ti
     """The student's encoder alone, with fresh weights."""
     with seeded_torch(seed, "student weights"):
         model = _vit(cfg)
-    if not isinstance(model, VisionTransformer) or not model.has_class_token:
-        raise ConfigError(
-            f"student.model {cfg.model!r} is not a ViT with a class token, which a student needs"
-        )
     _key_drop_paths(model)
     return TimmEncoder(
         model, name=name, image_size=cfg.image_size, mean=IMAGENET_MEAN, std=IMAGENET_STD, cls="token"
@@ -134,6 +131,12 @@ def _vit(cfg: StudentConfig) -> nn.Module:
     # timm spreads the rate linearly over the blocks and puts a DropPath wherever it is above 0.
     options: dict[str, Any] = {"drop_path_rate": cfg.drop_path}
     if cfg.model is not None:
+        with torch.device("meta"):
+            model: Any = create_timm(cfg.model, image_size=cfg.image_size)
+        if not isinstance(model, VisionTransformer) or not model.has_class_token:
+            raise ConfigError(
+                f"student.model {cfg.model} is not a ViT with a class token, which a student needs"
+            )
         return create_timm(cfg.model, image_size=cfg.image_size, global_pool="token", **options)
     return VisionTransformer(
         img_size=cfg.image_size,

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unic.config import read_json
+from unic.distill.standardize import Standardizer
 from unic.models.student import Student
 from unic.models.weights import load_strictly
 from unic.run import newest_valid, remove_folder, write_folder, write_json
@@ -25,7 +26,7 @@ class TrainState:
     """What changes while a run goes on. step: steps done; window: sums of metrics since the last line of the log."""
 
     student: Student
-    standardizers: nn.ModuleDict
+    standardizers: dict[str, Standardizer]
     optimizer: torch.optim.AdamW
     window: Tensor
     step: int = 0
@@ -49,7 +50,7 @@ def load_checkpoint(parent: Path, state: TrainState, *, set_aside: bool) -> dict
     load_strictly(state.student, load_file(folder / "model.safetensors"), str(folder))
     statistics = load_file(folder / "statistics.safetensors")
     state.window = statistics.pop("window").to(state.window.device)
-    load_strictly(state.standardizers, statistics, str(folder))
+    load_strictly(nn.ModuleDict(state.standardizers), statistics, str(folder))
     _load_optimizer(state, load_file(folder / "optimizer.safetensors"))
     meta = read_json(folder / "meta.json")
     state.step = meta["step"]
@@ -63,7 +64,7 @@ def checkpoint_bytes(student: nn.Module) -> int:
 
 def _write(folder: Path, state: TrainState, identity: dict[str, Any]) -> None:
     save_file(_contiguous(state.student.state_dict()), folder / "model.safetensors")
-    statistics = {**state.standardizers.state_dict(), "window": state.window}
+    statistics = {**nn.ModuleDict(state.standardizers).state_dict(), "window": state.window}
     save_file(_contiguous(statistics), folder / "statistics.safetensors")
     save_file(_contiguous(_optimizer_tensors(state)), folder / "optimizer.safetensors")
     write_json(folder / "meta.json", {"step": state.step, **identity})

@@ -166,7 +166,7 @@ def _validate(job: Job, state: TrainState) -> dict[str, float]:
                 validation_losses(
                     state.student,
                     job.teachers,
-                    state.standardizers,  # type: ignore[arg-type]
+                    state.standardizers,
                     batch.to(job.device),
                     job.recipe.loss,
                 )

@@ -61,10 +61,10 @@ def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, Tra
     widths = {encoder.name: encoder.widths for encoder in encoders}
     student = build_student(recipe.student, recipe.ladder, widths, seed=recipe.seed).to(device)
     teachers = LiveTeachers(encoders, student.encoder.grid).to(device)
-    standardizers = nn.ModuleDict({name: Standardizer(w, recipe.statistics) for name, w in widths.items()})
+    standardizers = {name: Standardizer(w, recipe.statistics).to(device) for name, w in widths.items()}
     optimizer = build_optimizer(student.named_parameters(), recipe.optim)
     window = torch.zeros(num_sums(len(widths)), device=device)
-    state = TrainState(student, standardizers.to(device), optimizer, window)
+    state = TrainState(student, standardizers, optimizer, window)
     job = Job(
         recipe=recipe,
         run=run,

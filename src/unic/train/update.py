@@ -41,7 +41,7 @@ def forward_backward(
                 step = distill_step(
                     student,
                     job.teachers,
-                    state.standardizers,  # type: ignore[arg-type]
+                    state.standardizers,
                     batch,
                     job.recipe.loss,
                     seed=job.recipe.seed,
@@ -71,7 +71,7 @@ def apply_update(state: TrainState, moments: dict[str, Moments], *, lr: float, r
         group["lr"] = lr
     state.optimizer.step()
     for name, standardizer in state.standardizers.items():
-        standardizer.update(moments[name], rate)  # type: ignore[operator]
+        standardizer.update(moments[name], rate)
 
 
 @torch.no_grad()
@@ -82,11 +82,11 @@ def measure_statistics(job: Job, state: TrainState, micro_batches: Sequence[Batc
         batch = photometric(job, batch)
         with autocast(job):
             features = job.teachers(batch)
-        parts.append({name: state.standardizers[name].moments(t) for name, t in features.items()})  # type: ignore[operator]
+        parts.append({name: state.standardizers[name].moments(t) for name, t in features.items()})
     moments = total(parts)
     _, moments = unpack(parallel.all_reduce_(pack([], moments)), [], moments)
     for name, standardizer in state.standardizers.items():
-        standardizer.update(moments[name], rate)  # type: ignore[operator]
+        standardizer.update(moments[name], rate)
 
 
 def what_is_not_finite(job: Job, sums: Float[Tensor, " S"], grad_norm: Float[Tensor, ""]) -> list[str]:

@@ -7,7 +7,7 @@ import contextlib
 import datetime
 import os
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -81,7 +81,7 @@ def on_main(function: Callable[[], T]) -> T:
     if is_main():
         try:
             outcome[0] = function()
-        except (UnicError, OSError) as error:
+        except (UnicError, OSError, ImportError) as error:
             outcome[1] = error
     dist.broadcast_object_list(outcome, src=0)
     if outcome[1] is not None:
@@ -89,15 +89,24 @@ def on_main(function: Callable[[], T]) -> T:
     return outcome[0]
 
 
-def fail_together(error: Exception | None) -> None:
-    """Raises on every process when one of them has an error, so that none waits for the others for ever."""
-    errors: list = [error]
-    if dist.is_initialized():
-        errors = [None] * world_size()
-        dist.all_gather_object(errors, error)
+def together(function: Callable[[], T]) -> T:
+    """Calls `function`, which must not talk to other processes, on every one of them.
+
+    When it fails anywhere it fails everywhere, so that none waits for the others for ever.
+    """
+    if not dist.is_initialized():
+        return function()
+    result, error = None, None
+    try:
+        result = function()
+    except (UnicError, OSError, ImportError) as failure:
+        error = failure
+    errors: list = [None] * world_size()
+    dist.all_gather_object(errors, error)
     for found in errors:
         if found is not None:
             raise found
+    return cast(T, result)
 
 
 def _position() -> tuple[int, int, int] | None:

@@ -34,8 +34,17 @@ def small_images() -> Recipe:
             model=None, image_size=32, width=256, depth=6, heads=4, patch_size=8, drop_path=0.0
         ),
         ladder=LadderConfig(hidden=256, last_hidden=1024),
-        data=DataConfig(views=ViewConfig(image_size=32, scale=(0.36, 1.0), jitter_prob=0.5, blur_prob=0.0)),
-        optim=OptimConfig(batch_size=256, epochs=6.0, warmup_epochs=0.5, lr=1e-3),
+        data=DataConfig(
+            views=ViewConfig(
+                image_size=32,
+                scale=(0.36, 1.0),
+                jitter_prob=0.5,
+                grayscale_prob=0.1,
+                blur_prob=0.0,
+                solarize_prob=0.0,
+            )
+        ),
+        optim=OptimConfig(batch_size=64, epochs=4.0, warmup_epochs=0.4, lr=4e-3),
     )
 
 
@@ -47,10 +56,21 @@ def demo() -> Recipe:
             model=None, image_size=32, width=192, depth=4, heads=3, patch_size=8, drop_path=0.0
         ),
         ladder=LadderConfig(hidden=192, last_hidden=768),
-        data=DataConfig(views=ViewConfig(image_size=32, scale=(0.36, 1.0), flip=0.0)),
-        optim=OptimConfig(batch_size=128, epochs=20.0, warmup_epochs=2.0, lr=2e-3),
+        data=DataConfig(
+            views=ViewConfig(
+                image_size=32,
+                scale=(0.36, 1.0),
+                flip=0.0,
+                jitter_prob=0.0,
+                grayscale_prob=0.0,
+                blur_prob=0.0,
+                solarize_prob=0.0,
+            )
+        ),
+        # Small batches: on few images the number of steps counts (docs/LOG.md).
+        optim=OptimConfig(batch_size=16, epochs=20.0, warmup_epochs=2.0, lr=1e-2),
         speed=SpeedConfig(precision="bf16"),  # half the time on processors with bf16 instructions
-        log=LogConfig(every=10),
+        log=LogConfig(every=100),
     )
 
 

@@ -24,7 +24,7 @@ from unic.train.metrics import readable, validation_sums
 from unic.train.optim import cosine, learning_rate
 from unic.train.progress import Progress
 from unic.train.recipe import FREE_TO_CHANGE, Recipe
-from unic.train.setup import Job, prepare
+from unic.train.setup import Job, prepare, resume
 from unic.train.signals import stop_requested
 from unic.train.update import (
     apply_update,
@@ -54,7 +54,8 @@ def train(recipe: Recipe, folder: Path, device: torch.device) -> bool:
         run = parallel.on_main(
             lambda: stack.enter_context(open_run(folder, to_dict(recipe), free_to_change=FREE_TO_CHANGE))
         )
-        job, state = prepare(recipe, run, device)
+        job, state = parallel.together(lambda: prepare(recipe, run, device))
+        resume(job, state)
         parallel.on_main(lambda: run.cut_after("metrics.jsonl", state.step))
         bad = BadImages(folder / f"bad_images.{parallel.rank()}.jsonl")
         if state.step == 0 and recipe.statistics.kind == "ema":

@@ -46,7 +46,7 @@ class Job:
 
 
 def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, TrainState]:
-    """A job, and its state at the newest checkpoint or at step 0."""
+    """A job, and its state at step 0. Each process does this by itself."""
     sources = read_sources(recipe.data.root)
     validation = read_sources(recipe.data.val_root) if recipe.data.val_root else None
     batch_size = recipe.optim.batch_size
@@ -82,9 +82,6 @@ def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, Tra
         workers=auto_workers() if recipe.speed.workers is None else recipe.speed.workers,
         micro_batch=min(recipe.speed.micro_batch or share, share),
     )
-    parallel.on_main(lambda: _check_space(run, state))
-    found = parallel.on_main(lambda: load_checkpoint(run.checkpoints, state, set_aside=True))
-    _resume(job, state, found)
     log.info(
         "%d images, %d steps of %d (%.1f epochs); student %.1f M parameters, ladder %.1f M; teachers %s",
         len(sources), job.num_steps, batch_size, recipe.optim.epochs,
@@ -93,28 +90,34 @@ def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, Tra
     return job, state
 
 
-def _resume(job: Job, state: TrainState, found: dict[str, Any] | None) -> None:
-    """Checks that a checkpoint belongs to this job, and brings every process to it."""
+def resume(job: Job, state: TrainState) -> None:
+    """Brings `state` to the newest valid checkpoint, where there is one that belongs to this job."""
+    parallel.on_main(lambda: _check_space(job.run, state))
+    found = parallel.on_main(lambda: load_checkpoint(job.run.checkpoints, state, set_aside=True))
     if found is None:
         return
     if (
         not parallel.is_main()
     ):  # the main process has set aside what is damaged; the newest one left is its own
         load_checkpoint(job.run.checkpoints, state, set_aside=False)
-    shas = job.identity["teachers"]
+    _check_same(found, job.identity)
+    log.info("resuming at step %d of %d", state.step, job.num_steps)
+
+
+def _check_same(found: dict[str, Any], identity: dict[str, Any]) -> None:
+    shas = identity["teachers"]
     changed = sorted(name for name in shas if found["teachers"].get(name) != shas[name])
     if changed:
         raise ConfigError(
             f"the weights or preprocessing of {', '.join(changed)} are not those this run was started with; "
             f"restore them, or start a new run with another --out"
         )
-    if found["data"] != job.identity["data"]:
+    if found["data"] != identity["data"]:
         log.warning(
             "the training images changed since this run was started (%d then, %d now)",
             found["num_images"],
-            job.identity["num_images"],
+            identity["num_images"],
         )
-    log.info("resuming at step %d of %d", state.step, job.num_steps)
 
 
 def _check_space(run: RunDir, state: TrainState) -> None:

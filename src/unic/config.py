@@ -31,6 +31,10 @@ def from_dict(kind: type[T], values: Any, where: str = "") -> T:
     for name in values:
         if name not in hints:
             raise ConfigError(unknown("field", f"{where}{name}", [f"{where}{known}" for known in hints]))
+    for field in dataclasses.fields(typing.cast(Any, kind)):
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and field.name not in values:
+            raise ConfigError(f"{where}{field.name}: missing, and it has no default")
     return kind(**{name: _value(hints[name], value, f"{where}{name}") for name, value in values.items()})
 
 

@@ -6,6 +6,7 @@ Reads torchrun's environment, or Slurm's or Open MPI's where there is no torchru
 import contextlib
 import datetime
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar, cast
 
@@ -121,9 +122,9 @@ def _first_host() -> str:
     nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST")
     if not nodes:
         return "127.0.0.1"
-    # "node[03-07,9],other" -> "node03"
-    head, bracket, rest = nodes.partition("[")
-    return head + rest.replace("]", ",").replace("-", ",").split(",")[0] if bracket else head.split(",")[0]
+    # "node[03-07,9],other" -> "node[03-07,9]" -> "node03"
+    first = re.split(r",(?![^[]*\])", nodes)[0]
+    return re.sub(r"\[(\w+)[^]]*\]", r"\1", first)
 
 
 def _device(name: str, local_rank: int) -> torch.device:

@@ -40,12 +40,15 @@ def open_run(folder: Path, config: dict[str, Any], *, free_to_change: set[str]) 
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; the output must be a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    foreign = sorted(p.name for p in folder.iterdir() if p.name != "run.lock")
+    foreign = sorted(
+        p.name for p in folder.iterdir() if p.name != "run.lock" and not p.name.startswith(".tmp-")
+    )
     if foreign and not (folder / "config.json").exists():
         raise ConfigError(
             f"{folder} is not empty and no run of unic ({', '.join(foreign[:3])}); give --out an empty folder"
         )
     with _locked(folder):
+        remove_leftovers(folder)
         if (folder / "config.json").exists():
             old = read_json(folder / "config.json")
             there, asked = (
@@ -154,8 +157,11 @@ def check_folder(folder: Path) -> None:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         for name, facts in manifest.items():
-            if file_sha256(folder / name) != facts["sha256"]:
-                raise WeightsError(f"{folder / name} is damaged (its sha256 is not the one written down)")
+            found = {"size": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)}
+            if found != facts:
+                raise WeightsError(
+                    f"{folder / name} is damaged (its size or sha256 is not the one in {MANIFEST})"
+                )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, WeightsError):
             raise
@@ -176,7 +182,7 @@ def newest_valid(parent: Path, *, set_aside: bool) -> Path | None:
         except WeightsError as error:
             log.warning("checkpoint passed over: %s", error)
             if set_aside:
-                folder.rename(folder.with_name(f"{folder.name}.corrupt"))
+                folder.rename(_free_name(folder))
     damaged = found or sorted(parent.glob("step-*.corrupt"))
     if damaged:
         raise WeightsError(
@@ -186,9 +192,12 @@ def newest_valid(parent: Path, *, set_aside: bool) -> Path | None:
 
 
 def remove_leftovers(parent: Path) -> None:
-    """Deletes the temporary folders of processes that were killed while saving."""
-    for folder in parent.glob(".tmp-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    """Deletes the temporary files and folders of processes that were killed while writing."""
+    for path in parent.glob(".tmp-*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def remove_folder(folder: Path) -> None:
@@ -196,6 +205,15 @@ def remove_folder(folder: Path) -> None:
     temporary = folder.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex}")
     folder.rename(temporary)
     shutil.rmtree(temporary)
+
+
+def _free_name(damaged: Path) -> Path:
+    """A step can be damaged, repeated and damaged again."""
+    path, number = damaged.with_name(f"{damaged.name}.corrupt"), 1
+    while path.exists():
+        number += 1
+        path = damaged.with_name(f"{damaged.name}-{number}.corrupt")
+    return path
 
 
 def file_sha256(path: Path) -> str:

@@ -14,16 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unic.data.images import BadImage, ImageList, read_image, read_paths
-from unic.data.loader import (
-    BadImages,
-    DataConfig,
-    Sources,
-    auto_workers,
-    epoch_order,
-    evaluation_batches,
-    read_sources,
-    training_batches,
-)
+from unic.data.loader import BadImages, DataConfig, auto_workers, evaluation_batches, training_batches
+from unic.data.order import Sources, epoch_order, read_sources
 from unic.data.views import ViewConfig, evaluation_view, training_view
 from unic.errors import ConfigError, DataError
 from unic.tokens import Batch

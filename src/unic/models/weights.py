@@ -1,4 +1,4 @@
-"""Reading weights from files without running code from them, and loading them strictly."""
+"""Weights to files and back, without running code from them, and loaded strictly."""
 
 import pickle
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unic.errors import WeightsError
@@ -36,6 +36,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path} is no readable file of weights ({first_line})") from error
     return _state_dict(content, path)
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a safetensors file. Raises OSError for a full disk, which safetensors reports as an error of its own."""
+    try:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        raise OSError(f"{path}: {error}") from error
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:

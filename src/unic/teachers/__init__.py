@@ -54,12 +54,10 @@ def load_teacher(reference: str) -> TimmEncoder:
     """A frozen encoder in eval mode. reference: a name of TEACHERS or a URI, with options after `?`."""
     base, options = parse_reference(reference)
     scheme, colon, rest = base.partition(":")
-    if not colon:
-        encoder = _from_spec(TEACHERS[base], options)
-    elif scheme in SCHEMES:
-        encoder = SCHEMES[scheme](rest, options)
-    else:
+    if colon and scheme not in SCHEMES:
         raise ConfigError(unknown("kind of teacher", f"{scheme}:", [f"{known}:" for known in SCHEMES]))
+    with seeded_torch(0, "untrained teacher"):  # timm initialises every model, also one that is overwritten
+        encoder = SCHEMES[scheme](rest, options) if colon else _from_spec(TEACHERS[base], options)
     encoder.name = short_name(reference)
     return encoder.eval().requires_grad_(False)
 
@@ -107,8 +105,7 @@ def _from_timm(name: str, options: dict) -> TimmEncoder:
     _allow(options, {"image_size", "stage", "cls", "pretrained"}, f"timm:{name}")
     pretrained = bool(options.pop("pretrained", True))
     try:
-        with seeded_torch(0, "untrained teacher"):
-            model = create_timm(name, image_size=options.get("image_size"), pretrained=pretrained)
+        model = create_timm(name, image_size=options.get("image_size"), pretrained=pretrained)
     except OSError as error:  # the hub client's errors for a missing network or file are OSErrors
         raise FileNotFoundError(
             f"timm:{name}: the pretrained weights are neither in the hub's cache nor can they be downloaded "

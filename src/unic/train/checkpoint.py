@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unic.config import read_json
 from unic.distill.standardize import Standardizer
 from unic.models.student import Student
-from unic.models.weights import load_strictly
+from unic.models.weights import load_strictly, write_weights
 from unic.run import newest_valid, remove_folder, write_folder, write_json
 
 log = logging.getLogger(__name__)
@@ -63,10 +63,10 @@ def checkpoint_bytes(student: nn.Module) -> int:
 
 
 def _write(folder: Path, state: TrainState, identity: dict[str, Any]) -> None:
-    save_file(_contiguous(state.student.state_dict()), folder / "model.safetensors")
+    write_weights(folder / "model.safetensors", state.student.state_dict())
     statistics = {**nn.ModuleDict(state.standardizers).state_dict(), "window": state.window}
-    save_file(_contiguous(statistics), folder / "statistics.safetensors")
-    save_file(_contiguous(_optimizer_tensors(state)), folder / "optimizer.safetensors")
+    write_weights(folder / "statistics.safetensors", statistics)
+    write_weights(folder / "optimizer.safetensors", _optimizer_tensors(state))
     write_json(folder / "meta.json", {"step": state.step, **identity})
 
 
@@ -86,7 +86,3 @@ def _load_optimizer(state: TrainState, tensors: dict[str, Tensor]) -> None:
         kind, _, name = key.partition("/")
         # AdamW's fused form wants the step count beside the parameter.
         state.optimizer.state[parameters[name]][kind] = tensor.to(parameters[name].device)
-
-
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}

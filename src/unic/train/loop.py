@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -17,6 +16,7 @@ from unic.config import to_dict
 from unic.data.loader import BadImages, evaluation_batches, training_batches
 from unic.distill.step import validation_losses
 from unic.errors import NonFiniteError
+from unic.models.weights import write_weights
 from unic.run import open_run
 from unic.tokens import Batch
 from unic.train.checkpoint import TrainState, save_checkpoint
@@ -244,7 +244,5 @@ def _save(job: Job, state: TrainState, *, must: bool) -> None:
 def _release(job: Job, state: TrainState) -> None:
     """Writes the encoder alone, under timm's own parameter names: encoder.safetensors."""
     temporary = job.run.folder / ".tmp-encoder.safetensors"
-    save_file(
-        {name: t.contiguous() for name, t in state.student.encoder.model.state_dict().items()}, temporary
-    )
+    write_weights(temporary, state.student.encoder.model.state_dict())
     temporary.replace(job.run.folder / "encoder.safetensors")

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from unic import parallel
-from unic.data.loader import Sources, auto_workers, read_sources
+from unic.data.loader import auto_workers
+from unic.data.order import Sources, read_sources
 from unic.distill.standardize import Standardizer
 from unic.errors import ConfigError
 from unic.models.student import build_student

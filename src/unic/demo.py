@@ -14,7 +14,7 @@ from unic.data.datasets.digits import write_digits
 from unic.evals import EvalOptions
 from unic.recipes import demo
 from unic.report.plots import plot_losses
-from unic.report.tables import print_results
+from unic.report.tables import print_results, reported, to_markdown
 from unic.run import RunDir
 from unic.train.loop import train
 
@@ -34,7 +34,8 @@ def run_demo(out: Path, device: torch.device) -> bool:
         out=out / "results.jsonl",
     )  # fmt: skip
     plot_losses(RunDir(run).read("metrics.jsonl"), out / "losses.png")
+    (out / "results.md").write_text(to_markdown(reported(records), baselines(recipe.teachers)))
     print_results(records, baselines(recipe.teachers))
-    print(f"run folder: {run}   loss curves: {out / 'losses.png'}   results: {out / 'results.jsonl'}")
+    print(f"run folder: {run}   loss curves: {out / 'losses.png'}   table: {out / 'results.md'}")
     print(f"use it: python -c \"import unic; encoder = unic.load('{run}')\"")
     return True

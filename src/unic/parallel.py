@@ -18,10 +18,11 @@ from unic.errors import ConfigError, UnicError
 
 T = TypeVar("T")
 
-# (rank, number of processes, rank on this machine) in torchrun's, Slurm's and Open MPI's words.
+# (rank, number of processes, rank on this machine) in torchrun's, Slurm's and Open MPI's words. Slurm's are those of a
+# step: a batch script without srun has a number of tasks too, but is alone.
 _LAUNCHERS = (
     ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
-    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
 )
 

@@ -141,6 +141,12 @@ def test_lists_and_help(words: list[str], capsys):
         (["distill", "debug", "--student.patch-size", "7"], "nearest: 28 or 35"),
         (["distill", "debug", "--student.image-size", "64"], "smaller than student.image_size"),
         (["distill", "debug", "--device", "abacus"], "abacus"),
+        (["distill", "debug", "--optim.epochs", "inf"], "optim.epochs: expected a finite number"),
+        (
+            ["distill", "debug", "--statistics.std-floor", "nan"],
+            "statistics.std_floor: expected a finite number",
+        ),
+        (["evaluate", "efficientnet_lite0", "typo", "--data-root", "."], "unknown teacher 'typo'"),
         (["evaluate", "--data-root", "/nowhere"], "no encoder to evaluate"),
         (["evaluate", "efficientnet_lite0"], "data-root"),
         (["evaluate", "efficientnet_lit0", "--data-root", "."], "did you mean efficientnet_lite0"),
@@ -214,6 +220,48 @@ def test_a_folder_of_another_run_is_not_touched(run: Path, digits: Path, capsys)
     code, said = attempt(capsys, *words, "--optim.lr", "0.5")
     assert code == 2 and "optim.lr" in said and "another --out" in said
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_a_corrected_command_may_use_the_same_folder(digits: Path, tmp_path: Path, capsys):
+    words = [
+        "distill",
+        "debug",
+        "--optim.epochs",
+        "0.1",
+        "--optim.warmup-epochs",
+        "0",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert attempt(capsys, *words, "--data.root", str(tmp_path / "nope"))[0] == 2
+    assert attempt(capsys, *words, "--data.root", str(digits / "train"))[0] == 0
+
+
+def test_paths_may_be_spelled_in_several_ways(run: Path, digits: Path, capsys, monkeypatch):
+    monkeypatch.chdir(digits)
+    words = ["distill", "debug", "--data.root", "train/", "--out", str(run)]
+    assert attempt(capsys, *words, "--optim.epochs", "0.4", "--optim.warmup-epochs", "0.1")[0] == 0
+
+
+def test_a_configuration_of_an_earlier_version_is_taken_up(run: Path, digits: Path, tmp_path: Path, capsys):
+    old = tmp_path / "old"
+    shutil.copytree(run, old)
+    config = json.loads((old / "config.json").read_text())
+    del config["loss"]["drop_prob"]
+    (old / "config.json").write_text(json.dumps(config))
+    assert main(["distill", str(old), "--out", str(old)]) == 0
+
+
+def test_the_released_file_loads_like_its_run(run: Path):
+    x = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    torch.testing.assert_close(unic.load(run / "encoder.safetensors")(x).cls, unic.load(run)(x).cls)
+
+
+@pytest.mark.parametrize("code", ["def", "import nothing_like_it", "raise SystemExit(0)"])
+def test_a_broken_plugin_is_one_sentence(code: str, tmp_path: Path, capsys):
+    (tmp_path / "broken.py").write_text(code)
+    exit_code, said = attempt(capsys, "--plugin", str(tmp_path / "broken.py"), "teachers", "list")
+    assert exit_code == 2 and "broken.py" in said and "Traceback" not in said
 
 
 def test_debug_shows_the_traceback(tmp_path: Path):

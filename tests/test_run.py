@@ -157,9 +157,9 @@ def test_no_folder_at_all_is_no_error(tmp_path: Path):
 
 def test_leftovers_are_removed_and_nothing_else(sealed: Path):
     parent = sealed.parent
-    (parent / ".tmp-123-abc").mkdir()
-    (parent / ".tmp-123-abc" / "weights.bin").write_bytes(b"half")
-    (parent / ".tmp-abc-config.json").write_text("{")
+    (parent / ".tmp-unic-abc").mkdir()
+    (parent / ".tmp-unic-abc" / "weights.bin").write_bytes(b"half")
+    (parent / ".tmp-unic-abc-config.json").write_text("{")
     (parent / "step-00000000.corrupt").mkdir()
     remove_leftovers(parent)
     assert {path.name for path in parent.iterdir()} == {sealed.name, "step-00000000.corrupt"}
@@ -220,12 +220,33 @@ def test_a_run_is_taken_up_with_the_same_or_a_harmless_configuration(tmp_path: P
 )
 def test_another_configuration_is_refused_with_the_difference(change: dict, said: str, tmp_path: Path):
     with open_run(tmp_path, CONFIG, free_to_change=FREE):
-        pass
+        (tmp_path / "checkpoints" / "step-00000003").mkdir(parents=True)
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(ConfigError) as refused, open_run(tmp_path, CONFIG | change, free_to_change=FREE):
         pass
     assert said in str(refused.value) and "give another --out" in str(refused.value)
     assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_a_mistake_before_the_first_checkpoint_does_not_spoil_the_folder(tmp_path: Path):
+    for seed in (1, 2):
+        with open_run(tmp_path, CONFIG | {"seed": seed}, free_to_change=FREE):
+            pass
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 2
+
+
+def test_other_peoples_temporary_files_are_left_alone(tmp_path: Path):
+    (tmp_path / ".tmp-mine").mkdir()
+    (tmp_path / ".tmp-mine" / "keep").write_text("mine")
+    with pytest.raises(ConfigError, match="no run of unic"), open_run(tmp_path, CONFIG, free_to_change=FREE):
+        pass
+    assert (tmp_path / ".tmp-mine" / "keep").read_text() == "mine"
+
+
+def test_a_damaged_line_is_named_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n\0\0\0\n{"step": 3}\n{"st')
+    assert [record["step"] for record in RunDir(tmp_path).read("metrics.jsonl")] == [1, 3]
+    assert "line 2 is damaged" in caplog.text
 
 
 def test_files_and_foreign_folders_are_refused_and_untouched(tmp_path: Path):
@@ -240,7 +261,7 @@ def test_files_and_foreign_folders_are_refused_and_untouched(tmp_path: Path):
 
 def test_a_start_that_was_killed_before_its_configuration_stood_can_be_repeated(tmp_path: Path):
     (tmp_path / "run.lock").write_text("process 1 on nowhere\n")
-    (tmp_path / ".tmp-0123-config.json").write_text("{")
+    (tmp_path / ".tmp-unic-0123-config.json").write_text("{")
     with open_run(tmp_path, CONFIG, free_to_change=FREE):
         pass
     assert {path.name for path in tmp_path.iterdir()} == {"run.lock", "config.json", "environment.json"}
@@ -310,7 +331,7 @@ def test_after_any_sequence_of_saves_damages_kills_and_starts_the_newest_whole_o
             spoilt = whole.pop(number % len(whole))
             (parent / f"step-{spoilt:08d}" / "weights.bin").write_bytes(b"?")
         elif action == "kill":
-            (parent / f".tmp-{number}-x").mkdir(exist_ok=True)
+            (parent / f".tmp-unic-{number}-x").mkdir(exist_ok=True)
         elif action == "start":
             remove_leftovers(parent)
             logging.disable()

@@ -5,7 +5,10 @@ signal, with a checkpoint.
 """
 
 import contextlib
+import dataclasses
 import logging
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,9 +30,12 @@ log = logging.getLogger("unic")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the command `unic`; gives the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
     try:
-        words, debug = _take_common_options(words)
+        words = _take_plugins([word for word in words if word != "--debug"])
     except UnicError as error:
+        if debug:
+            raise
         return _explain(error)
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
@@ -42,12 +48,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _explain(ConfigError(unknown("command", verb, VERBS)))
     try:
         return VERBS[verb](rest)
+    except BrokenPipeError:
+        return 0  # `unic ... | head`: whoever reads has enough
     except (UnicError, ImportError, OSError) as error:
         if debug:
             raise
         return _explain(error)
+    except RuntimeError as error:
+        if debug or not re.search("out of memory|not enough memory|can't allocate", str(error)):
+            raise
+        return _explain(ConfigError("not enough memory; use a smaller model, batch or speed.micro_batch"))
     except KeyboardInterrupt:
-        return EXIT_TERMINATED
+        return _explain(
+            KeyboardInterrupt("interrupted; a run goes on from its newest checkpoint"), EXIT_TERMINATED
+        )
 
 
 def demo(words: list[str]) -> int:
@@ -67,10 +81,10 @@ def distill(words: list[str]) -> int:
     options = _parse(_distill_options(recipe), words, f"distill {name}")
     out = options.out or Path("runs") / name
     with _process_group(options.device) as device:
-        if not train(options.recipe, out, device):
+        if not train(_with_absolute_roots(options.recipe), out, device):
             log.warning("stopped; the same command goes on from here")
             return EXIT_TERMINATED
-        log.info("done; evaluate it with: unic evaluate %s --data-root DIR", out)
+        log.info("done; evaluate it with: unic evaluate %s --data-root DIR", shlex.quote(str(out)))
     return 0
 
 
@@ -192,21 +206,27 @@ def _evaluate_options() -> type:
     return Options
 
 
-def _take_common_options(words: list[str]) -> tuple[list[str], bool]:
-    """Takes out --plugin FILE, which must run before names are looked up, and --debug, which shows tracebacks."""
-    rest, plugins, debug = [], [], False
+def _take_plugins(words: list[str]) -> list[str]:
+    """Takes out --plugin FILE and runs the files, which must happen before names are looked up."""
+    rest = []
     remaining = iter(words)
     for word in remaining:
         name, equals, value = word.partition("=")
         if name == "--plugin":
-            plugins.append(value if equals else next(remaining, ""))
-        elif word == "--debug":
-            debug = True
+            import_plugin(Path(value if equals else next(remaining, "")))
         else:
             rest.append(word)
-    for plugin in plugins:
-        import_plugin(Path(plugin))
-    return rest, debug
+    return rest
+
+
+def _with_absolute_roots(recipe: "Recipe") -> "Recipe":
+    """The same images from any working directory, and however a folder was spelled."""
+    data = recipe.data
+    roots, val_roots = (
+        tuple(str(Path(root).expanduser().absolute()) for root in paths)
+        for paths in (data.root, data.val_root)
+    )
+    return dataclasses.replace(recipe, data=dataclasses.replace(data, root=roots, val_root=val_roots))
 
 
 def _take_recipe(words: list[str]) -> tuple[str, "Recipe", list[str]]:
@@ -223,6 +243,8 @@ def _take_recipe(words: list[str]) -> tuple[str, "Recipe", list[str]]:
     if name in RECIPES:
         return name, RECIPES[name](), rest
     path = Path(name)
+    if path.is_dir():
+        path = path / "config.json"
     if path.suffix == ".json":
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
@@ -267,6 +289,6 @@ def _expect_list(words: list[str], verb: str) -> None:
         raise ConfigError(f"unic {verb} takes the word `list`, got {' '.join(words)!r}")
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: BaseException, code: int = EXIT_USER) -> int:
     print(f"unic: {error}", file=sys.stderr)
-    return EXIT_USER
+    return code

@@ -1,6 +1,7 @@
 """Several encoders, one data set: the comparison behind `unic evaluate` and `unic demo`."""
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,15 @@ from typing import Any
 import torch
 
 from unic import parallel
-from unic.checkpoints import load, load_untrained
+from unic.checkpoints import check, load, load_untrained
 from unic.data.images import cache_dir
 from unic.errors import ConfigError
 from unic.evals import EVALUATIONS, EvalOptions, evaluate
 from unic.models.encoder import TimmEncoder
 from unic.run import RunDir
 from unic.teachers import short_name
+
+log = logging.getLogger(__name__)
 
 
 def evaluate_encoders(
@@ -35,7 +38,12 @@ def evaluate_encoders(
     if not references:
         raise ConfigError("no encoder to evaluate; name a teacher, a URI or a run folder")
     for name in evals:
-        EVALUATIONS[name]  # an unknown name is found before anything is loaded
+        EVALUATIONS[name]  # unknown names are found before anything is computed
+    for reference in references:
+        check(reference)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.open("a").close()
     if parallel.world_size() > 1:
         raise ConfigError("unic evaluate runs in one process; start it without torchrun")
     records = []
@@ -48,8 +56,11 @@ def evaluate_encoders(
         if Path(reference).is_dir():
             files.append(Path(reference) / "results.jsonl")
         for file in files:
-            for record in found:
-                RunDir(file.parent).append(file.name, record)
+            try:
+                for record in found:
+                    RunDir(file.parent).append(file.name, record)
+            except OSError as error:
+                log.warning("results are not written to %s: %s", file, error)
         records += found
     return records
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Iterator
@@ -75,6 +76,16 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a JSON file ({error})") from error
+
+
+def check_finite(config: dict[str, Any], where: str = "") -> None:
+    """Raises ConfigError for a number that is infinite or not a number, naming its field."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            check_finite(value, f"{where}{name}.")
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(f"{where}{name}: expected a finite number, got {number}")
 
 
 def differences(old: Any, new: Any, where: str = "") -> Iterator[str]:

@@ -114,7 +114,12 @@ def together(function: Callable[[], T]) -> T:
 def _position() -> tuple[int, int, int] | None:
     for names in _LAUNCHERS:
         if all(name in os.environ for name in names):
-            number, size, local = (int(os.environ[name]) for name in names)
+            values = [os.environ[name] for name in names]
+            if not all(value.isdecimal() for value in values):
+                raise ConfigError(
+                    f"{', '.join(names)} in the environment must be whole numbers, got {values}"
+                )
+            number, size, local = map(int, values)
             return number, size, local
     return None
 
@@ -138,5 +143,7 @@ def _device(name: str, local_rank: int) -> torch.device:
             device = torch.device(device.type, local_rank) if device.index is None else device
             torch.accelerator.set_device_index(device.index)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+        raise ConfigError(
+            f"device {name!r} cannot be used here; expected auto, cpu, or the name of an accelerator such as cuda"
+        ) from error
     return device

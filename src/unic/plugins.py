@@ -59,7 +59,7 @@ class Registry(Generic[T]):
 def import_plugin(path: Path) -> None:
     """Runs a user's file, which adds to a registry by itself, once however often it is named."""
     if not path.is_file():
-        raise ConfigError(f"--plugin {path}: no such file")
+        raise ConfigError(f"--plugin {path}: no such file; wanted a Python file")
     name = f"unic_plugin_{path.stem}"
     if name in sys.modules:
         return
@@ -70,9 +70,9 @@ def import_plugin(path: Path) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise
+        raise ConfigError(f"--plugin {path}: {type(error).__name__}: {error}") from error
 
 
 def unknown(noun: str, name: str, known: Iterable[str]) -> str:

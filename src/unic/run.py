@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import socket
 import sys
@@ -29,42 +30,65 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 
+# How the names of our own unfinished files and folders begin; no other file is ever removed.
+TEMPORARY = ".tmp-unic-"
+
 
 @contextlib.contextmanager
-def open_run(folder: Path, config: dict[str, Any], *, free_to_change: set[str]) -> Iterator["RunDir"]:
+def open_run(
+    folder: Path,
+    config: dict[str, Any],
+    *,
+    free_to_change: set[str],
+    complete: Callable[[Any], dict[str, Any]] = lambda config: config,
+) -> Iterator["RunDir"]:
     """Creates the run folder, or takes up the one that stands there with the same configuration.
 
-    free_to_change: top-level fields of `config` that may differ from those of the folder (they change no result).
+    A folder without a checkpoint has nothing to lose: its configuration may be replaced.
+    free_to_change: fields ("speed", "data.max_bad") that may differ from those of the folder.
+    complete: brings a configuration written by an earlier version up to date.
     Raises ConfigError when the folder is in use, belongs to another configuration, or is no run folder.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; the output must be a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    foreign = sorted(
-        p.name for p in folder.iterdir() if p.name != "run.lock" and not p.name.startswith(".tmp-")
-    )
-    if foreign and not (folder / "config.json").exists():
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = {p.name for p in folder.iterdir()}
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    foreign = sorted(n for n in names if n != "run.lock" and not n.startswith(TEMPORARY))
+    if foreign and "config.json" not in names:
         raise ConfigError(
             f"{folder} is not empty and no run of unic ({', '.join(foreign[:3])}); give --out an empty folder"
         )
     with _locked(folder):
+        if "config.json" in names:
+            _check_config(folder, config, free_to_change, complete)
         remove_leftovers(folder)
-        if (folder / "config.json").exists():
-            old = read_json(folder / "config.json")
-            there, asked = (
-                {name: value for name, value in c.items() if name not in free_to_change}
-                for c in (old, config)
-            )
-            changed = sorted(differences(there, asked))
-            if changed:
-                raise ConfigError(
-                    f"{folder} holds a run with another configuration; give another --out or the same options. "
-                    f"Different: {'; '.join(changed[:10])}"
-                )
         run = RunDir(folder)
         write_json(folder / "config.json", config)
         write_json(folder / "environment.json", environment())
         yield run
+
+
+def _check_config(
+    folder: Path, config: dict[str, Any], free: set[str], complete: Callable[[Any], dict[str, Any]]
+) -> None:
+    try:
+        there = complete(read_json(folder / "config.json"))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{folder / 'config.json'} is not the configuration of a run ({error}); give another --out"
+        ) from error
+    if not any((folder / "checkpoints").glob("step-*")):
+        return
+    lines = sorted(differences(there, config))
+    changed = [line for line in lines if not any(re.match(rf"{re.escape(name)}[.:]", line) for name in free)]
+    if changed:
+        raise ConfigError(
+            f"{folder} holds a run with another configuration; give another --out or the same options. "
+            f"Different: {'; '.join(changed[:10])}"
+        )
 
 
 class RunDir:
@@ -81,17 +105,28 @@ class RunDir:
 
     def read(self, file: str) -> list[dict[str, Any]]:
         path = self.folder / file
-        if not path.exists():
-            return []
-        # A kill can cut the last line short; it is not a record yet.
-        return [
-            json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")
-        ]
+        return read_lines(path) if path.exists() else []
 
     def cut_after(self, file: str, step: int) -> None:
         """Drops the records of steps that a restart will repeat."""
         kept = [record for record in self.read(file) if record["step"] <= step]
         write_atomically(self.folder / file, "".join(json.dumps(record) + "\n" for record in kept).encode())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a file of JSON lines. A kill can cut the last line short: it is not a record yet.
+
+    A damaged line elsewhere (a power cut) is named in the log and left out.
+    """
+    records = []
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            log.warning("%s: line %d is damaged and left out", path, number)
+    return records
 
 
 def environment() -> dict[str, Any]:
@@ -112,7 +147,7 @@ def environment() -> dict[str, Any]:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that a reader, or a restart after a kill, sees the old content or the new, never a part."""
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -133,7 +168,7 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
 
     Safe against a kill at any instant: `folder` either does not exist or is complete.
     """
-    temporary = folder.parent / f".tmp-{os.getpid()}-{uuid.uuid4().hex}"
+    temporary = folder.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         temporary.mkdir()
@@ -193,7 +228,7 @@ def newest_valid(parent: Path, *, set_aside: bool) -> Path | None:
 
 def remove_leftovers(parent: Path) -> None:
     """Deletes the temporary files and folders of processes that were killed while writing."""
-    for path in parent.glob(".tmp-*"):
+    for path in parent.glob(f"{TEMPORARY}*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -202,7 +237,7 @@ def remove_leftovers(parent: Path) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Deletes a checkpoint so that a kill half-way leaves no folder that looks whole."""
-    temporary = folder.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex}")
+    temporary = folder.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     folder.rename(temporary)
     shutil.rmtree(temporary)
 
@@ -223,7 +258,11 @@ def file_sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    with (folder / "run.lock").open("a+") as file:
+    try:
+        file = (folder / "run.lock").open("a+")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: forked data workers would keep it
         except (BlockingIOError, PermissionError) as error:
@@ -233,6 +272,10 @@ def _locked(folder: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}\n")
         file.flush()
         yield
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"{folder} cannot be written to ({error.strerror}); give another --out")
 
 
 def _fsync(path: Path) -> None:

@@ -42,8 +42,9 @@ def test_a_malicious_pickle_does_not_run(tmp_path: Path):
     for number, content in enumerate([{"model": Attack(canary)}, {"w": torch.ones(1), "x": Attack(canary)}]):
         path = tmp_path / f"{number}.pth"
         torch.save(content, path)
-        with pytest.raises(WeightsError, match="does not unpickle"):
+        with pytest.raises(WeightsError, match=r"posix\.mkdir\), which unic does not unpickle") as refused:
             read_weights(path)
+        assert "weights_only" not in str(refused.value)  # torch's own advice is to run the code
     (tmp_path / "raw.pth").write_bytes(pickle.dumps(Attack(canary)))
     with pytest.raises(WeightsError):
         read_weights(tmp_path / "raw.pth")

@@ -9,22 +9,41 @@ from unic.config import from_dict, read_json
 from unic.errors import ConfigError, WeightsError
 from unic.models.encoder import TimmEncoder
 from unic.models.student import StudentConfig, build_encoder
-from unic.models.weights import load_strictly
+from unic.models.weights import load_strictly, read_weights
 from unic.run import newest_valid
-from unic.teachers import load_teacher
+from unic.teachers import TEACHERS, load_teacher, parse_reference
+
+RELEASED = "encoder.safetensors"
 
 
 def load(reference: str | Path) -> TimmEncoder:
     """An encoder in eval mode, ready to be called on uint8 images.
 
-    reference: the folder of a run, a teacher's name, or a URI such as timm:vit_small_patch16_224.dino?image_size=336.
+    reference: the folder of a run or its encoder.safetensors, a teacher's name, or a URI such as
+      timm:vit_small_patch16_224.dino?image_size=336.
     """
     path = Path(reference).expanduser()
     if path.is_dir():
         return load_student(path)
+    if path.name == RELEASED and path.is_file() and (path.parent / "config.json").is_file():
+        encoder = load_untrained(path.parent)
+        load_strictly(encoder.model, read_weights(path), str(path))
+        encoder.name = run_name(path.parent)
+        return encoder
     if isinstance(reference, Path) or ("/" in str(reference) and ":" not in str(reference)):
         raise FileNotFoundError(f"{reference}: no such run folder")
     return load_teacher(str(reference))
+
+
+def check(reference: str) -> None:
+    """Raises ConfigError or FileNotFoundError for a reference that cannot be loaded, without loading it."""
+    path = Path(reference).expanduser()
+    if path.is_dir():
+        _config(path)
+    elif not path.is_file():
+        base, _ = parse_reference(reference)
+        if ":" not in base and "/" not in base:
+            TEACHERS[base]
 
 
 def load_student(folder: Path) -> TimmEncoder:

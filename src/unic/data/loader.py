@@ -24,7 +24,7 @@ from unic.data.images import BadImage, ImageList, read_image
 from unic.data.order import Sources, epoch_order
 from unic.data.views import ViewConfig, cut, evaluation_view, geometric_draws, training_view
 from unic.errors import ConfigError, DataError
-from unic.run import write_atomically
+from unic.run import read_lines, write_atomically
 from unic.tokens import Batch
 
 log = logging.getLogger(__name__)
@@ -337,4 +337,4 @@ def _paths_in(file: Path) -> set[str]:
     whole = content[: content.rfind("\n") + 1]
     if whole != content:  # a kill cut the last line short, and the next one must not be joined to it
         write_atomically(file, whole.encode())
-    return {json.loads(line)["path"] for line in whole.splitlines()}
+    return {record["path"] for record in read_lines(file)}

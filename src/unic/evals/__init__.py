@@ -205,6 +205,8 @@ def evaluate(
     encoder: on `device` already; its train or eval mode, and all random states, are left as they are.
     cache: folder for features, used again as long as nothing they depend on changes; None keeps none.
     """
+    if not evals:
+        raise ConfigError(f"no evaluation named; known: {', '.join(EVALUATIONS)}")
     chosen = [EVALUATIONS[name] for name in evals]
     train, test = _read_splits(dataset, data_root)
     data = EvalData(dataset, train, test, encoder=encoder, options=options, device=device, cache=cache)
@@ -230,6 +232,11 @@ def _read_splits(dataset: str, data_root: Path) -> tuple[ImageList, ImageList]:
             )
         if not len(images):
             raise DataError(f"{dataset}, {split}: no images in {data_root}")
+    if spec.num_classes is not None and len(train.classes or ()) != spec.num_classes:
+        raise DataError(
+            f"{dataset}: {len(train.classes or ())} classes in {data_root}, expected {spec.num_classes}; "
+            f"use --dataset image_folder for a part of it"
+        )
     if test.classes != train.classes:
         test = _renumbered(test, train, dataset)
     return train, test

@@ -1,6 +1,7 @@
 """Weights to files and back, without running code from them, and loaded strictly."""
 
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        start = path.read_bytes()[:16]
+        if not start.startswith((b"PK", b"\x80")):
+            raise WeightsError(f"{path} is no file of weights: it starts with {start!r}") from error
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f" ({named.group(1)})" if named else ""
         raise WeightsError(
-            f"{path} holds Python objects besides tensors, which unic does not unpickle; "
-            f"save its state dict as safetensors ({str(error).splitlines()[0]})"
+            f"{path} holds Python objects besides tensors{what}, which unic does not unpickle; "
+            f"save its state dict as safetensors"
         ) from error
     except (SafetensorError, RuntimeError, ValueError, EOFError, KeyError, TypeError, OSError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]

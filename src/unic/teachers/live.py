@@ -37,7 +37,14 @@ def load_teachers(references: Sequence[str]) -> list[TimmEncoder]:
     names = [short_name(reference) for reference in references]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ConfigError(f"two teachers are called {twice[0]}; each may be used once")
+        raise ConfigError(
+            f"two teachers are called {twice[0]}; parameters and metrics go by that name, so rename one file"
+        )
+    for name in names:
+        if hasattr(nn.ModuleDict, name):
+            raise ConfigError(
+                f"a teacher cannot be called {name!r}, which torch uses itself; rename its file"
+            )
     return [load_teacher(reference) for reference in references]
 
 

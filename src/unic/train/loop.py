@@ -6,18 +6,19 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from unic import parallel
-from unic.config import to_dict
+from unic.config import from_dict, to_dict
 from unic.data.loader import BadImages, evaluation_batches, training_batches
 from unic.distill.step import validation_losses
 from unic.errors import NonFiniteError
 from unic.models.weights import write_weights
-from unic.run import open_run
+from unic.run import TEMPORARY, open_run
 from unic.tokens import Batch
 from unic.train.checkpoint import TrainState, save_checkpoint
 from unic.train.metrics import readable, validation_sums
@@ -52,7 +53,9 @@ def train(recipe: Recipe, folder: Path, device: torch.device) -> bool:
     """
     with contextlib.ExitStack() as stack:
         run = parallel.on_main(
-            lambda: stack.enter_context(open_run(folder, to_dict(recipe), free_to_change=FREE_TO_CHANGE))
+            lambda: stack.enter_context(
+                open_run(folder, to_dict(recipe), free_to_change=FREE_TO_CHANGE, complete=_complete)
+            )
         )
         job, state = parallel.together(lambda: prepare(recipe, run, device))
         resume(job, state)
@@ -68,6 +71,11 @@ def train(recipe: Recipe, folder: Path, device: torch.device) -> bool:
         return complete
 
 
+def _complete(config: Any) -> dict[str, Any]:
+    """A stored configuration with today's defaults for fields that it does not have."""
+    return to_dict(from_dict(Recipe, config))
+
+
 def _run_steps(job: Job, state: TrainState, bad: BadImages, stopped: Callable[[], bool]) -> bool:
     cfg, limit = job.recipe, job.recipe.data.max_bad * len(job.sources)
     student = parallel_student(job, state.student)
@@ -80,6 +88,7 @@ def _run_steps(job: Job, state: TrainState, bad: BadImages, stopped: Callable[[]
             sums, moments, flags = forward_backward(job, state, student, micro_batches, flags)
             stop, save, too_many_bad = (flags > 0).tolist()
             if too_many_bad:
+                _save(job, state, must=False)
                 raise bad.error(len(job.sources), cfg.data.max_bad)
             grad_norm = mean_gradients(state, sums, cfg.optim.max_grad_norm)
             lr = learning_rate(state.step, cfg.optim, job.steps_per_epoch)
@@ -220,7 +229,7 @@ def _skip(job: Job, state: TrainState, bad: list[str], num_skipped: int) -> None
         log.warning("%s; the step is skipped", what)
         return
     raise NonFiniteError(
-        f"{what}, for {num_skipped} steps in a row. Weights, statistics and checkpoints are as they were before. Try "
+        f"{what}, for {num_skipped} steps in a row. These steps changed nothing; the checkpoints are as they were. Try "
         f"a lower optim.lr, speed.precision fp32, a statistics.std_floor of 0.05, or leave that teacher out"
     )
 
@@ -243,6 +252,6 @@ def _save(job: Job, state: TrainState, *, must: bool) -> None:
 
 def _release(job: Job, state: TrainState) -> None:
     """Writes the encoder alone, under timm's own parameter names: encoder.safetensors."""
-    temporary = job.run.folder / ".tmp-encoder.safetensors"
+    temporary = job.run.folder / f"{TEMPORARY}encoder.safetensors"
     write_weights(temporary, state.student.encoder.model.state_dict())
     temporary.replace(job.run.folder / "encoder.safetensors")

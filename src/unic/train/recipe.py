@@ -1,8 +1,10 @@
 """Everything that decides a run, in one frozen value."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
+from unic.config import check_finite
 from unic.data.loader import DataConfig
 from unic.distill.losses import LossConfig
 from unic.distill.standardize import StatisticsConfig
@@ -72,6 +74,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self):
+        check_finite(dataclasses.asdict(self))
         if not self.teachers:
             raise ConfigError("a recipe needs at least one teacher; see `unic teachers list`")
         if self.data.views.image_size < self.student.image_size:
@@ -81,5 +84,5 @@ class Recipe:
             )
 
 
-# Parts of a recipe that may differ when a run is taken up again: they change no result.
-FREE_TO_CHANGE = {"speed", "log"}
+# What may differ when a run is taken up again: it changes no result, only whether and how a run goes on.
+FREE_TO_CHANGE = {"speed", "log", "data.max_bad"}

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT set a flag; the loop reads it between steps and leaves with a checkpoint."""
+"""SIGTERM, SIGINT and SIGHUP set a flag; the loop reads it between steps and leaves with a checkpoint."""
 
 import contextlib
 import logging
@@ -19,7 +19,9 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
         received.append(number)
         log.warning("%s: stopping at the end of this step, with a checkpoint", signal.Signals(number).name)
 
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        numbers.append(signal.SIGHUP)
     before = [signal.signal(number, handle) for number in numbers]
     try:
         yield lambda: bool(received)

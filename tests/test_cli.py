@@ -264,6 +264,29 @@ def test_a_broken_plugin_is_one_sentence(code: str, tmp_path: Path, capsys):
     assert exit_code == 2 and "broken.py" in said and "Traceback" not in said
 
 
+def test_images_that_vanish_during_a_run_cost_no_finished_step(
+    digits: Path, tmp_path: Path, capsys, monkeypatch
+):
+    from unic.data import loader
+
+    reads = iter(range(1_000_000))
+
+    def read_image(path: str):
+        if next(reads) >= 50:
+            raise loader.BadImage(path, "the disk is gone")
+        return original(path)
+
+    original = loader.read_image
+    monkeypatch.setattr(loader, "read_image", read_image)
+    words = ["distill", "debug", "--data.root", str(digits / "train"), "--out", str(tmp_path / "run")]
+    code, said = attempt(
+        capsys, *words, "--statistics.warmup-batches", "0", "--data.max-bad", "1", "--speed.workers", "0"
+    )
+    assert code == 2 and "cannot be read" in said
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("step-*")
+    assert checkpoint.name == "step-00000006"  # 50 images are six batches of eight, and two more
+
+
 def test_debug_shows_the_traceback(tmp_path: Path):
     with pytest.raises(unic.errors.ConfigError):
         main(["--debug", "evaluate", "efficientnet_lit0", "--data-root", str(tmp_path)])

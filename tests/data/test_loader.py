@@ -1,6 +1,8 @@
 import json
 import logging
+import multiprocessing
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from itertools import islice
@@ -275,6 +277,39 @@ def test_a_folder_of_only_bad_images_is_an_error_and_no_endless_search(workers: 
     spoil(folder, *range(5))
     with pytest.raises(DataError, match=r"100 images in a row cannot be read, the last: .*not an image"):
         train(read_sources([str(folder)]), workers=workers)
+
+
+def take_a_signal_then_leave(folder: Path, leave_early: bool) -> None:
+    os.setpgrp()
+    steps = training_batches(
+        read_sources([str(folder)]),
+        SMALL,
+        seed=0,
+        global_batch=4,
+        num_steps=10**6 if leave_early else 8,
+        bad=BadImages(),
+        workers=2,
+    )
+    next(steps)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+        os.killpg(0, number)
+    assert len(list(islice(steps, 7))) == 7
+    globals()["steps"] = steps  # alive when the process ends, as in a traceback
+
+
+@pytest.mark.parametrize("leave_early", [False, True])
+def test_signals_to_the_group_spare_the_data_processes_and_leaving_does_not_wait(
+    leave_early: bool, folder_of: Folder
+):
+    process = multiprocessing.get_context("fork").Process(
+        target=take_a_signal_then_leave, args=(folder_of(10), leave_early)
+    )
+    process.start()
+    process.join(20)
+    code = process.exitcode
+    process.kill()
+    assert code == 0
 
 
 def test_a_dead_data_process_is_explained(folder_of: Folder, monkeypatch: pytest.MonkeyPatch):

@@ -40,8 +40,8 @@ class Photometric:
 def augment(batch: Batch, seed: int, cfg: ViewConfig, device: torch.device | None = None) -> Batch:
     """Moves a batch to `device` and recolours every image there, as (seed, view, index) say.
 
-    Give it the batch as it comes from the loader, on the CPU: its view and index are needed here, and asking a
-    device for them would make this process wait. No device: the batch stays where it is.
+    Give it the batch as it comes from the loader, on the CPU: its view and index are needed here, and asking
+    a device for them would make this process wait. No device: the batch stays where it is.
     """
     parameters = photometric_parameters(batch.view.cpu(), batch.index.cpu(), seed, cfg)
     there = batch if device is None else batch.to(device)

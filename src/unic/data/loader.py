@@ -8,7 +8,6 @@ import json
 import logging
 import math
 import os
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -318,9 +317,9 @@ def _as_it_is(work: T) -> T:
 
 
 def _leave_signals_to_main(_: int) -> None:
-    # Ctrl-C and schedulers signal all processes at once; the main one decides, and needs data until it stops.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Ctrl-C and `timeout` signal a whole process group; the main one decides, and needs data until it stops.
+    # Not by ignoring SIGTERM: multiprocessing ends its processes with it, and would wait for ever.
+    os.setpgrp()
 
 
 def _packed(paths: Sequence[str]) -> np.ndarray:

@@ -16,7 +16,7 @@ from unic import parallel
 from unic.config import from_dict, to_dict
 from unic.data.loader import BadImages, evaluation_batches, training_batches
 from unic.distill.step import validation_losses
-from unic.errors import NonFiniteError
+from unic.errors import DataError, NonFiniteError
 from unic.models.weights import write_weights
 from unic.run import TEMPORARY, open_run
 from unic.tokens import Batch
@@ -65,7 +65,16 @@ def train(recipe: Recipe, folder: Path, device: torch.device) -> bool:
             num_batches = min(recipe.statistics.warmup_batches, job.num_steps)
             for number, micro_batches in enumerate(_batches(job, bad, 0, num_batches)):
                 measure_statistics(job, state, micro_batches, 1 / (number + 1))
-        complete = _run_steps(job, state, bad, stack.enter_context(stop_requested()))
+        stopped = stack.enter_context(stop_requested())
+        try:
+            complete = _run_steps(job, state, bad, stopped)
+        except DataError:
+            if parallel.world_size() > 1:
+                raise  # the others are inside a step, and cannot be asked to save
+            _save(job, state, must=False)
+            if not stopped():  # a scheduler's SIGTERM reaches the data processes too
+                raise
+            complete = False
         if complete:
             parallel.on_main(lambda: _release(job, state))
         return complete

@@ -100,7 +100,7 @@ def what_is_not_finite(job: Job, sums: Float[Tensor, " S"], grad_norm: Float[Ten
 
 def photometric(job: Job, batch: Batch) -> Batch:
     """The batch on its device, recoloured; outside of autocast, because pixels are worth full precision."""
-    return augment(batch.to(job.device), job.recipe.seed, job.recipe.data.views)
+    return augment(batch, job.recipe.seed, job.recipe.data.views, job.device)
 
 
 def autocast(job: Job) -> torch.autocast:

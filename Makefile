@@ -8,7 +8,7 @@ demo: .venv/demo.stamp
 	$(BIN)/unic demo
 
 test: .venv/test.stamp
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not slow" -n 2
+	$(BIN)/pytest -q -m "not slow"
 
 test-slow: .venv/test.stamp
 	$(BIN)/pytest -q -m slow

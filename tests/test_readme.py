@@ -56,8 +56,8 @@ def test_the_plugin_of_the_readme_registers_its_teacher(tmp_path: Path):
     plugin = tmp_path / "readme_plugin.py"
     plugin.write_text(python)
     import_plugin(plugin)
-    assert TEACHERS["mine"].licence == "CC BY 4.0"
-    del TEACHERS._entries["mine"]
+    assert TEACHERS["my_vit"].licence == "CC BY 4.0"
+    del TEACHERS._entries["my_vit"]
 
 
 def test_recipes_teachers_and_options_named_in_the_readme_exist():

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from unic import parallel
+from unic.cache import cache_dir
 from unic.checkpoints import check, load, load_untrained
-from unic.data.images import cache_dir
 from unic.errors import ConfigError
 from unic.evals import EVALUATIONS, EvalOptions, evaluate
 from unic.models.encoder import TimmEncoder

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unic.cache import cache_dir
 from unic.data.images import (
     MAX_PIXELS,
     BadImage,
     ImageList,
-    cache_dir,
     read_image,
     read_image_folder,
     read_paths,

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int64
 from PIL import Image, UnidentifiedImageError
 
+from unic.cache import cache_dir
 from unic.errors import DataError
 from unic.run import write_atomically
 
@@ -111,11 +112,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # the same colours; straight to RGB, Pillow warns
     return image.convert("RGB")
-
-
-def cache_dir() -> Path:
-    """Where unic keeps what it can make again: $UNIC_CACHE, or ~/.cache/unic."""
-    return Path(os.environ.get("UNIC_CACHE") or Path.home() / ".cache" / "unic")
 
 
 def read_paths(source: Path) -> list[str]:

@@ -11,15 +11,17 @@ if TYPE_CHECKING:
 __all__ = ["Tokens", "__version__", "load"]
 
 
-def load(reference: str | Path) -> "Encoder":
-    """An encoder by name, URI or run folder; call it on uint8 images (B, 3, H, W) to get Tokens.
+def load(reference: str | Path, head: str | None = None) -> "Encoder":
+    """An encoder by name, URI, run folder or file; call it on uint8 images (B, 3, H, W) to get Tokens.
+
+    head: a teacher of the student; the features are then in that teacher's space.
 
     >>> encoder = unic.load("runs/demo")
     >>> tokens = encoder(images)  # tokens.cls (B, D), tokens.patches (B, N, D)
     """
     from unic.checkpoints import load as load_encoder
 
-    return load_encoder(reference)
+    return load_encoder(reference, head)
 
 
 def __getattr__(name: str) -> Any:

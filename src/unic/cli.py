@@ -116,9 +116,11 @@ def teachers(words: list[str]) -> int:
         spec = TEACHERS[name]
         table.add_row(name, spec.model, str(spec.image_size), spec.licence, spec.source)
     Console().print(table)
-    print(
-        f"Also by URI: {', '.join(f'{scheme}:...' for scheme in SCHEMES)}; options after `?`, such as image_size=336"
-    )
+    kinds = Table("URI, for example", "what", "options after `?`")
+    for name in SCHEMES:
+        scheme = SCHEMES[name]
+        kinds.add_row(scheme.example, scheme.what, ", ".join(sorted(scheme.options)))
+    Console().print(kinds)
     return 0
 
 

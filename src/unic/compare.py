@@ -13,7 +13,7 @@ from unic.cache import cache_dir
 from unic.checkpoints import check, load, load_untrained
 from unic.errors import ConfigError
 from unic.evals import EVALUATIONS, EvalOptions, evaluate
-from unic.models.encoder import TimmEncoder
+from unic.models.encoder import ImageEncoder
 from unic.run import RunDir
 from unic.teachers import short_name
 
@@ -70,7 +70,7 @@ def baselines(references: Sequence[str]) -> list[str]:
     return [short_name(reference) for reference in references if not Path(reference).is_dir()]
 
 
-def _encoders(references: Sequence[str], untrained: bool) -> Iterator[tuple[str, TimmEncoder]]:
+def _encoders(references: Sequence[str], untrained: bool) -> Iterator[tuple[str, ImageEncoder]]:
     """One at a time: large teachers need not fit into memory together."""
     for reference in references:
         yield reference, load(reference)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from unic.errors import ConfigError
-from unic.models.encoder import TimmEncoder, create_timm
+from unic.models.timm_encoder import TimmEncoder, create_timm
 
 # name, image size: class token; registers; no class token and attention pooling; average pooling; CNN; NHWC maps.
 MODELS = [
@@ -82,7 +82,7 @@ def test_images_of_another_size_are_resized_and_pixels_may_be_floats():
 
 def test_patches_can_come_from_an_earlier_stage_of_a_cnn():
     model = create_timm("resnet10t").eval()
-    encoder = TimmEncoder(model, name="cnn", image_size=64, stage=-2).eval()
+    encoder = TimmEncoder(model, name="cnn", image_size=64, layer=-2).eval()
     with torch.no_grad():
         tokens = encoder(images(64))
         x = encoder.prepare(images(64))

@@ -70,9 +70,7 @@ def test_efficientnet_lite_recognises_real_photographs():
 
 def test_a_file_with_another_number_of_entries_is_refused():
     with pytest.raises(WeightsError, match="no EfficientNet-Lite file"):
-        efficientnet_lite.by_position(
-            {"a": torch.ones(1)}, timm.create_model("tf_efficientnet_lite0", num_classes=0)
-        )
+        efficientnet_lite.by_position({"a": torch.ones(1)}, model="tf_efficientnet_lite0")
 
 
 def test_a_missing_package_names_the_extra():
@@ -97,6 +95,12 @@ def test_a_file_uri_loads_strictly_with_or_without_its_classifier(tmp_path: Path
     assert encoder.name == "mine"
 
 
+def test_a_file_that_does_not_say_what_it_is_needs_the_architecture(tmp_path: Path):
+    save_file({"a": torch.ones(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(ConfigError, match=r"needs the architecture: file:.*\?model=<timm model>"):
+        load_teacher(f"file:{tmp_path}/a.safetensors")
+
+
 def test_a_file_of_another_architecture_is_explained(tmp_path: Path):
     save_file(timm.create_model("resnet10t", num_classes=0).state_dict(), tmp_path / "r.safetensors")
     with pytest.raises(WeightsError, match="another architecture"):
@@ -115,7 +119,6 @@ def test_a_file_of_another_architecture_is_explained(tmp_path: Path):
         ("efficientnet_lite0?image_size=0", "positive"),
         ("efficientnet_lite0?model=resnet18", "unknown option"),
         ("efficientnet_lite0?cls=first", "auto, token or pooled"),
-        ("file:/some/file.pth", "needs the architecture"),
     ],
 )
 def test_mistakes_in_a_reference_are_explained(reference: str, words: str):

@@ -1,82 +1,54 @@
-"""Encoders by any name a person would use: a teacher, a URI, or the folder of a run."""
+"""Encoders by any name a person would use: a teacher, a URI, a run folder, or the file of a student."""
 
 from pathlib import Path
-from typing import Any
 
-from safetensors.torch import load_file
-
-from unic.config import from_dict, read_json
-from unic.errors import ConfigError, WeightsError
-from unic.models.encoder import TimmEncoder
+from unic.checkpoints.published import read_published
+from unic.checkpoints.saved import SavedStudent, read_config, read_run
+from unic.config import from_dict
+from unic.errors import ConfigError
+from unic.models.encoder import ImageEncoder
 from unic.models.student import StudentConfig, build_encoder
-from unic.models.weights import load_strictly, read_weights
-from unic.run import newest_valid
+from unic.models.timm_encoder import TimmEncoder
 from unic.teachers import TEACHERS, load_teacher, parse_reference
 
-RELEASED = "encoder.safetensors"
 
-
-def load(reference: str | Path) -> TimmEncoder:
+def load(reference: str | Path, head: str | None = None) -> ImageEncoder:
     """An encoder in eval mode, ready to be called on uint8 images.
 
-    reference: the folder of a run or its encoder.safetensors, a teacher's name, or a URI such as
-      timm:vit_small_patch16_224.dino?image_size=336.
+    reference: the folder of a run, the file of a student (encoder.safetensors, unic.pth), a teacher's name, or a URI
+      such as timm:vit_small_patch16_224.dino?image_size=336.
+    head: a teacher the student learned from; the encoder then gives features in that teacher's space and scale.
     """
     path = Path(reference).expanduser()
-    if path.is_dir():
-        return load_student(path)
-    if path.name == RELEASED and path.is_file() and (path.parent / "config.json").is_file():
-        encoder = load_untrained(path.parent)
-        load_strictly(encoder.model, read_weights(path), str(path))
-        encoder.name = run_name(path.parent)
-        return encoder
+    if path.exists():
+        student = read_student(path)
+        return student.encoder if head is None else student.head(head)
     if isinstance(reference, Path) or ("/" in str(reference) and ":" not in str(reference)):
-        raise FileNotFoundError(f"{reference}: no such run folder")
+        raise FileNotFoundError(f"{reference}: no such run folder or file")
+    if head is not None:
+        raise ConfigError(f"{reference} is no student: only a run folder or a student's file has heads")
     return load_teacher(str(reference))
+
+
+def read_student(path: Path) -> SavedStudent:
+    """A student from the folder of its run, or from a file."""
+    return read_run(path) if path.is_dir() else read_published(path)
 
 
 def check(reference: str) -> None:
     """Raises ConfigError or FileNotFoundError for a reference that cannot be loaded, without loading it."""
     path = Path(reference).expanduser()
     if path.is_dir():
-        _config(path)
+        read_config(path)
     elif not path.is_file():
         base, _ = parse_reference(reference)
         if ":" not in base and "/" not in base:
             TEACHERS[base]
 
 
-def load_student(folder: Path) -> TimmEncoder:
-    """The student's encoder from the newest valid checkpoint of a run."""
-    encoder = load_untrained(folder)
-    encoder.name = run_name(folder)
-    checkpoint = newest_valid(folder / "checkpoints", set_aside=False)
-    if checkpoint is None:
-        raise WeightsError(f"{folder} holds no checkpoint yet; let the run go on first")
-    prefix = "encoder.model."
-    state = load_file(checkpoint / "model.safetensors")
-    own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-    load_strictly(encoder.model, own, str(checkpoint))
-    return encoder
-
-
 def load_untrained(folder: Path) -> TimmEncoder:
     """The student of a run as it was initialised: what any result has to beat."""
-    config = _config(folder)
+    config = read_config(folder)
     student = from_dict(StudentConfig, config["student"], "student.")
-    encoder = build_encoder(student, seed=config["seed"], name=f"{run_name(folder)} untrained")
+    encoder = build_encoder(student, seed=config["seed"], name=f"{folder.resolve().name} untrained")
     return encoder.eval().requires_grad_(False)
-
-
-def run_name(folder: Path) -> str:
-    return folder.resolve().name
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.exists():
-        raise ConfigError(f"{folder} is no run folder: it has no config.json")
-    config = read_json(path)
-    if not isinstance(config, dict) or not {"student", "seed"} <= config.keys():
-        raise ConfigError(f"{path} is not the configuration of a run")
-    return config

@@ -81,6 +81,15 @@ class Standardizer(nn.Module):
             (tokens.patches - self.patch_mean) / self._divisor(self.patch_std),
         )
 
+    def inverse(self, tokens: Tokens) -> Tokens:
+        """Standardised tokens back in the teacher's own scale: undoes `forward`."""
+        if self.cfg.kind == "none":
+            return tokens.float()
+        return Tokens(
+            tokens.cls * self._divisor(self.cls_std) + self.cls_mean,
+            tokens.patches * self._divisor(self.patch_std) + self.patch_mean,
+        )
+
     def moments(self, tokens: Tokens) -> Moments:
         """What this batch says about the statistics. The square sums are about the running mean, so that a large
         mean beside a small std costs no precision.

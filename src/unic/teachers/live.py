@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from unic.errors import ConfigError
-from unic.models.encoder import TimmEncoder
+from unic.models.encoder import ImageEncoder
 from unic.teachers import load_teacher, short_name
 from unic.tokens import Batch, Tokens
 
@@ -17,7 +17,7 @@ from unic.tokens import Batch, Tokens
 class LiveTeachers(nn.Module):
     """Batch -> {teacher: Tokens on the student's patch grid}. Never trained; call it under no_grad."""
 
-    def __init__(self, encoders: Sequence[TimmEncoder], grid: tuple[int, int]):
+    def __init__(self, encoders: Sequence[ImageEncoder], grid: tuple[int, int]):
         super().__init__()
         self.encoders = nn.ModuleDict({encoder.name: encoder for encoder in encoders})
         self.grid = grid
@@ -32,7 +32,7 @@ class LiveTeachers(nn.Module):
         return {name: encoder.fingerprint() for name, encoder in self.encoders.items()}  # type: ignore[operator]
 
 
-def load_teachers(references: Sequence[str]) -> list[TimmEncoder]:
+def load_teachers(references: Sequence[str]) -> list[ImageEncoder]:
     """Loads every teacher of a recipe; their short names must differ, because parameters and metrics carry them."""
     names = [short_name(reference) for reference in references]
     twice = sorted({name for name in names if names.count(name) > 1})

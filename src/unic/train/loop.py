@@ -17,7 +17,7 @@ from unic.config import from_dict, to_dict
 from unic.data.loader import BadImages, evaluation_batches, training_batches
 from unic.distill.step import validation_losses
 from unic.errors import DataError, NonFiniteError
-from unic.models.weights import write_weights
+from unic.models.student import ENCODER_FILE, write_encoder
 from unic.run import TEMPORARY, open_run
 from unic.tokens import Batch
 from unic.train.checkpoint import TrainState, save_checkpoint
@@ -260,7 +260,6 @@ def _save(job: Job, state: TrainState, *, must: bool) -> None:
 
 
 def _release(job: Job, state: TrainState) -> None:
-    """Writes the encoder alone, under timm's own parameter names: encoder.safetensors."""
-    temporary = job.run.folder / f"{TEMPORARY}encoder.safetensors"
-    write_weights(temporary, state.student.encoder.model.state_dict())
-    temporary.replace(job.run.folder / "encoder.safetensors")
+    temporary = job.run.folder / f"{TEMPORARY}{ENCODER_FILE}"
+    write_encoder(temporary, job.recipe.student, state.student.encoder)
+    temporary.replace(job.run.folder / ENCODER_FILE)

@@ -114,6 +114,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def sample_photographs() -> list[Image.Image]:
+    """Two photographs that come with scikit-learn: a Chinese palace and a flower, 640 x 427 pixels."""
+    from sklearn.datasets import load_sample_images
+
+    return [Image.fromarray(np.asarray(array)) for array in load_sample_images().images]
+
+
 def read_paths(source: Path) -> list[str]:
     """The images of a folder (with its subfolders), or those named in a text file, one path a line.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy._core import multiarray  # type: ignore[attr-defined]
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -24,7 +25,9 @@ _PREFIXES = ("module.", "_orig_mod.")
 _ALLOWED = [
     argparse.Namespace,
     collections.OrderedDict,
-    collections.defaultdict,
+    # torch refuses to fill a defaultdict; a plain one does, and what it would have made by default plays no part.
+    (lambda *_: {}, "collections.defaultdict"),
+    *(int, float, list, dict),
     np.ndarray,
     np.dtype,
     *(
@@ -33,7 +36,7 @@ _ALLOWED = [
     ),
     # numpy renamed its private module in version 2; files name either.
     *(
-        (getattr(np._core.multiarray, function), f"numpy.{module}.multiarray.{function}")
+        (getattr(multiarray, function), f"numpy.{module}.multiarray.{function}")
         for function in ("_reconstruct", "scalar")
         for module in ("core", "_core")
     ),
@@ -61,8 +64,8 @@ def read_file(path: Path) -> Any:
         start = path.read_bytes()[:16]
         if not start.startswith((b"PK", b"\x80")):
             raise WeightsError(f"{path} is no file of weights: it starts with {start!r}") from error
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f" ({named.group(1)})" if named else ""
+        named = re.search(r"GLOBAL ([\w.]+)|got <class '([\w.]+)'>", str(error))
+        what = f" ({named.group(1) or named.group(2)})" if named else ""
         raise WeightsError(
             f"{path} holds Python objects besides tensors{what}, which unic does not unpickle; "
             f"save its state dict as safetensors"

@@ -41,7 +41,7 @@ class TeacherSpec:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     cls: ClsRule = "auto"
-    positions: Resampling = Resampling()
+    positions: Resampling = field(default_factory=Resampling)
     """How the family brings its position embedding to another image size."""
     text_tower: str | None = None
     """open_clip's architecture whose text tower is in the same file, for models of the CLIP type."""

@@ -1,0 +1,103 @@
+"""demo, distill, recipes: from a recipe to a run."""
+
+import dataclasses
+import logging
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from unic.cli.options import Common, expect_list, parse, process_group
+from unic.errors import EXIT_TERMINATED, ConfigError
+from unic.plugins import unknown
+
+if TYPE_CHECKING:
+    from unic.train.recipe import Recipe
+
+log = logging.getLogger("unic")
+
+
+def demo(words: list[str]) -> int:
+    """Distil two real teachers into a small student on this machine, in about two minutes."""
+    from unic.demo import run_demo
+
+    options = parse(_DemoOptions, words, "demo")
+    with process_group(options.device) as device:
+        return 0 if run_demo(options.out, device) else EXIT_TERMINATED
+
+
+def distill(words: list[str]) -> int:
+    """Carry out a recipe: unic distill RECIPE --data.root DIR --out RUN; or repeat one: unic distill RUN/config.json"""
+    from unic.train.loop import train
+
+    name, recipe, words = _take_recipe(words)
+    options = parse(_distill_options(recipe), words, f"distill {name}")
+    out = options.out or Path("runs") / name
+    with process_group(options.device) as device:
+        if not train(_with_absolute_roots(options.recipe), out, device):
+            log.warning("stopped; the same command goes on from here")
+            return EXIT_TERMINATED
+        log.info("done; evaluate it with: unic evaluate %s --data-root DIR", shlex.quote(str(out)))
+    return 0
+
+
+def recipes(words: list[str]) -> int:
+    """List the recipes: unic recipes list."""
+    from unic.recipes import RECIPES
+
+    expect_list(words, "recipes")
+    for name, recipe in RECIPES.items():
+        print(f"{name:14} {(recipe.__doc__ or '').splitlines()[0]}")
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DemoOptions(Common):
+    out: Path = Path("runs/demo")
+    """Folder for the images, the run and its results."""
+
+
+def _distill_options(defaults: "Recipe") -> type:
+    """The options of `distill`: every field of the recipe, with the recipe's values as defaults."""
+    import tyro
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options(Common):
+        recipe: Annotated[type(defaults), tyro.conf.arg(name="")] = defaults  # type: ignore[valid-type]
+        out: Path | None = None
+        """Run folder; a run of the same configuration in it is taken up again. None: runs/RECIPE."""
+
+    return Options
+
+
+def _with_absolute_roots(recipe: "Recipe") -> "Recipe":
+    """The same images from any working directory, and however a folder was spelled."""
+    data = recipe.data
+    roots, val_roots = (
+        tuple(str(Path(root).expanduser().absolute()) for root in paths)
+        for paths in (data.root, data.val_root)
+    )
+    return dataclasses.replace(recipe, data=dataclasses.replace(data, root=roots, val_root=val_roots))
+
+
+def _take_recipe(words: list[str]) -> tuple[str, "Recipe", list[str]]:
+    """The first word as a recipe: a name, or the config.json of a run (called RUN-repeat)."""
+    from unic.config import from_dict, read_json
+    from unic.recipes import RECIPES
+    from unic.train.recipe import Recipe
+
+    if not words or words[0].startswith("-"):
+        raise ConfigError(
+            f"which recipe? unic distill RECIPE; known: {', '.join(RECIPES)}, or RUN/config.json"
+        )
+    name, *rest = words
+    if name in RECIPES:
+        return name, RECIPES[name](), rest
+    path = Path(name)
+    if path.is_dir():
+        path = path / "config.json"
+    if path.suffix == ".json":
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+        return f"{path.resolve().parent.name}-repeat", from_dict(Recipe, read_json(path)), rest
+    raise ConfigError(unknown("recipe", name, RECIPES))

@@ -1,0 +1,50 @@
+"""DINOv2 without and with registers (Oquab et al., 2023; Darcet et al., 2024): patch 14, trained at up to 518 pixels.
+
+The default of 224 pixels is what its own evaluations use; any multiple of 14 goes (?image_size=518).
+"""
+
+from torch import Tensor
+
+from unic.models.positions import Resampling
+from unic.models.weights import renamed
+from unic.teachers import TEACHERS, TeacherSpec
+from unic.teachers.fetch import WeightsFile
+
+NAMES = {
+    r"^blocks\.\d+\.(\d+)\.": r"blocks.\1.",  # training checkpoints hold blocks in chunks: blocks.<chunk>.<block>
+    r"mlp\.w12\.": "mlp.fc1.",
+    r"mlp\.w3\.": "mlp.fc2.",
+    r"^register_tokens$": "reg_token",
+}
+
+
+def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Under timm's names. Registers have no position; timm keeps CLS's inside the class token then."""
+    state = renamed({key: tensor for key, tensor in state.items() if key != "mask_token"}, NAMES)
+    if "reg_token" in state and {"cls_token", "pos_embed"} <= state.keys():
+        positions = state["pos_embed"]
+        state |= {"cls_token": state["cls_token"] + positions[:, :1], "pos_embed": positions[:, 1:]}
+    return state
+
+
+for size in ("small", "base", "large", "giant"):
+    for registers in ("", "_reg"):
+        file = f"dinov2_vit{size[0]}14{'_reg4' if registers else ''}_pretrain.pth"
+        name = f"dinov2_vit{size[0]}14{registers}"
+        TEACHERS.add(
+            name,
+            TeacherSpec(
+                name=name,
+                model=f"vit_{size}_patch14{'_reg4' if registers else ''}_dinov2",
+                weights=WeightsFile(
+                    name=file, url=f"https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{size[0]}14/{file}"
+                ),
+                convert=convert,
+                # dinov2/hub/backbones.py: interpolate_antialias and interpolate_offset
+                positions=Resampling(antialias=True)
+                if registers
+                else Resampling(antialias=False, offset=0.1),
+                licence="Apache-2.0",
+                source="https://github.com/facebookresearch/dinov2",
+            ),
+        )

@@ -1,10 +1,259 @@
-"""Students in files: the published unic.pth and unic_l.pth, backbones in DINOv2's format, and our own."""
+"""Students in files: the published unic.pth and unic_l.pth, backbones in DINOv2's format, and our own.
 
+What a file holds is read off the names and shapes of its tensors; nothing in a file is run.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from unic.checkpoints.saved import SavedStudent
+import numpy as np
+from torch import Tensor, nn
+
+from unic.checkpoints.saved import SavedStudent, ladder_of, read_config, standardizers_of
+from unic.config import from_dict
+from unic.distill.standardize import Standardizer, StatisticsConfig
+from unic.errors import ConfigError, WeightsError
+from unic.models.dinov2 import dinov2_to_timm, student_config
+from unic.models.ladder import Ladder, LadderConfig
+from unic.models.student import ENCODER_FILE, StudentConfig, build_encoder, read_note
+from unic.models.timm_encoder import TimmEncoder
+from unic.models.weights import load_strictly, read_file, state_dict
+from unic.teachers import short_name
+
+# What the published files call their teachers, and what they are called here.
+OUR_NAMES = {
+    "dino_vitbase_16": "dino_vitb16",
+    "ibot_vitbase_16": "ibot_vitb16",
+    "deit3_vitbase_16": "deit3_vitb16",
+    "dbotft_vitbase_16": "dbotft_vitb16",
+    "dino2_vitgiant_14": "dinov2_vitg14_reg",
+    "metaclip_vithuge_14": "metaclip_vith14",
+}
+
+# The files keep each std with 1e-6 in it, and another 1e-6 is added in dividing, which Standardizer does.
+PUBLISHED_STATISTICS = StatisticsConfig(warmup_batches=0, std_floor=0.0)
+
+# Where a checkpoint of DINO or DINOv2 keeps the backbone, beside heads that no encoder has.
+_BACKBONES = ("teacher.backbone.", "backbone.")
+
+_PROJECTOR = re.compile(r"heads\.[^.]+\.(?:cls|patch)\.([0-9]{1,4})\.layers\.([0-9]{1,4})\.(weight|bias)")
 
 
 def read_published(path: Path) -> SavedStudent:
-    """Placeholder."""
-    raise NotImplementedError
+    """The student in a file, with its ladder and statistics where they are in it.
+
+    Raises FileNotFoundError, and WeightsError for a file that is damaged, unsafe, or no student.
+    """
+    content = read_file(path)
+    try:
+        config = _config_beside(path)
+        cfg = _own_config(path, config)
+        if cfg is not None:
+            return _own(path, state_dict(content, path), cfg, config)
+        state = _without_wrappers(content, path)
+        if any(key.startswith("encoder.model.") for key in state):
+            raise WeightsError(
+                f"{path} is a part of a checkpoint; give the folder of the run, which has config.json"
+            )
+        if any(key.startswith("encoder.") for key in state):
+            return _unic(path, state, content)
+        if "mask_token" in state or "register_tokens" in state:
+            return _dinov2(path, state, content)
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    raise WeightsError(
+        f"{path} is no student: found {len(state)} tensors ({', '.join(list(state)[:3])} ...), expected encoder.* "
+        f"as in unic.pth, a backbone in DINOv2's format with its mask_token, or a file written by unic; weights of "
+        f"a timm model are named file:{path}?model=<timm model>"
+    )
+
+
+def _own(path: Path, state: dict[str, Tensor], cfg: StudentConfig, config: dict[str, Any]) -> SavedStudent:
+    name = path.resolve().parent.name if config else path.stem
+    encoder = _encoder(cfg, state, name, path)
+    facts = {"format": "unic encoder"}
+    return SavedStudent(name=name, cfg=cfg, encoder=encoder, config=config, facts=facts, source=path)
+
+
+def _unic(path: Path, state: dict[str, Tensor], content: Any) -> SavedStudent:
+    foreign = [key for key in state if not key.startswith(("encoder.", "lp."))]
+    if foreign:
+        raise WeightsError(
+            f"{path} holds {foreign[0]} beside encoder.* and lp.*, which no published file does"
+        )
+    options = _options(content)
+    backbone = _below("encoder.", state)
+    cfg = student_config(backbone, options, str(path))
+    encoder = _encoder(cfg, dinov2_to_timm(backbone), path.stem, path)
+    facts = _facts(content, options, "published UNIC")
+    projectors = _below("lp.", state)
+    if not projectors:
+        return SavedStudent(name=path.stem, cfg=cfg, encoder=encoder, facts=facts, source=path)
+    ladder_cfg = _ladder_config(projectors, len(encoder.model.blocks), path)
+    names = _our_names({key.split(".")[1] for key in projectors}, path)
+    ours = {
+        ".".join(("heads", names[key.split(".")[1]], *key.split(".")[2:])): tensor
+        for key, tensor in projectors.items()
+    }
+    ladder = ladder_of(encoder, ours, ladder_cfg, str(path))
+    return SavedStudent(
+        name=path.stem,
+        cfg=cfg,
+        encoder=encoder,
+        ladder=ladder,
+        ladder_cfg=ladder_cfg,
+        standardizers=_standardizers(content, ladder, names, path),
+        teachers={name: name for name in ladder.widths},
+        facts=facts,
+        source=path,
+    )
+
+
+def _dinov2(path: Path, state: dict[str, Tensor], content: Any) -> SavedStudent:
+    options = _options(content)
+    cfg = student_config(state, options, str(path))
+    encoder = _encoder(cfg, dinov2_to_timm(state), path.stem, path)
+    facts = _facts(content, options, "DINOv2")
+    return SavedStudent(name=path.stem, cfg=cfg, encoder=encoder, facts=facts, source=path)
+
+
+def _config_beside(path: Path) -> dict[str, Any]:
+    """The recipe of the run whose encoder this is; empty for a file elsewhere."""
+    folder = path.resolve().parent
+    in_run = path.name == ENCODER_FILE and (folder / "config.json").exists()
+    return read_config(folder) if in_run else {}
+
+
+def _own_config(path: Path, config: Mapping[str, Any]) -> StudentConfig | None:
+    """What a file of ours says it is, or the recipe beside it; None for a file from elsewhere."""
+    cfg = read_note(path)
+    return from_dict(StudentConfig, config["student"], "student.") if cfg is None and config else cfg
+
+
+def _without_wrappers(content: Any, path: Path) -> dict[str, Tensor]:
+    """The tensors of a student, or of the backbone in a checkpoint of DINO's kind, under plain names."""
+    if isinstance(_entry(content, "teacher"), Mapping):
+        content = content["teacher"]
+    state = state_dict(content, path)
+    for prefix in _BACKBONES:
+        if backbone := _below(prefix, state):
+            return backbone
+    return state
+
+
+def _encoder(cfg: StudentConfig, state: dict[str, Tensor], name: str, path: Path) -> TimmEncoder:
+    encoder = build_encoder(cfg, seed=0, name=name)
+    load_strictly(encoder.model, state, str(path))
+    return encoder.eval().requires_grad_(False)
+
+
+def _ladder_config(state: Mapping[str, Tensor], num_blocks: int, path: Path) -> LadderConfig:
+    hidden: dict[int, int] = {}
+    layers = set()
+    for key, tensor in state.items():
+        found = _PROJECTOR.fullmatch(key)
+        if found is None:
+            raise WeightsError(
+                f"{path}: lp.{key} is no part of a ladder; expected "
+                f"lp.heads.<teacher>.<cls|patch>.<block>.layers.<0|2>.<weight|bias>, and no dot in <teacher>"
+            )
+        block, layer, kind = found.groups()
+        if layer not in ("0", "2") or tensor.ndim != {"weight": 2, "bias": 1}[kind]:
+            raise WeightsError(
+                f"{path}: lp.{key} {tuple(tensor.shape)} belongs to a ladder with norms in it, which unic does not "
+                f"have; its projectors are a matrix (0), GELU, and a matrix (2)"
+            )
+        hidden.setdefault(int(block), 0)
+        layers.add(layer)
+        if (layer, kind) == ("0", "weight"):
+            hidden[int(block)] = len(tensor)
+    last = num_blocks - 1
+    if layers == {"0"} and set(hidden) == {last}:
+        return LadderConfig(projector="linear")
+    return LadderConfig(
+        blocks=None if set(hidden) == set(range(num_blocks)) else tuple(sorted(hidden)),
+        hidden=next((width for block, width in hidden.items() if block != last), LadderConfig.hidden),
+        last_hidden=hidden.get(last, LadderConfig.last_hidden),
+    )
+
+
+def _our_names(published: Iterable[str], path: Path) -> dict[str, str]:
+    ours = {name: OUR_NAMES.get(name, name) for name in sorted(published)}
+    for name in ours:
+        if short_name(name) != name or hasattr(nn.ModuleDict(), name):
+            raise WeightsError(
+                f"{path} has a teacher named {name!r}, which cannot name a part of a network; expected letters, "
+                f"digits, - and _, and no word of torch's"
+            )
+    if len(set(ours.values())) < len(ours):
+        raise WeightsError(
+            f"{path} has a teacher twice, under its published name and ours: {', '.join(ours)}"
+        )
+    return ours
+
+
+def _standardizers(
+    content: Any, ladder: Ladder, names: Mapping[str, str], path: Path
+) -> dict[str, Standardizer]:
+    statistics = _entry(content, "teacher_ft_stats")
+    if not isinstance(statistics, Mapping):
+        raise WeightsError(
+            f"{path} has a ladder but no statistics of its teachers (teacher_ft_stats), without which its output "
+            f"is in no teacher's scale"
+        )
+    if set(statistics) != set(names):
+        raise WeightsError(
+            f"{path}: teacher_ft_stats is about {', '.join(map(str, statistics)) or 'no teacher'}; "
+            f"expected the ladder's {', '.join(names)}"
+        )
+    buffers = {}
+    for name, kinds in statistics.items():
+        for kind, width in zip(("cls", "patch"), ladder.widths[names[name]], strict=True):
+            for moment in ("mean", "std"):
+                tensor = _entry(kinds, kind, moment)
+                if not isinstance(tensor, Tensor) or tensor.numel() != width or tensor.shape[-1:] != (width,):
+                    got = tuple(tensor.shape) if isinstance(tensor, Tensor) else "missing"
+                    raise WeightsError(
+                        f"{path}: the {moment} of {name}'s {kind} features in teacher_ft_stats is {got}; expected "
+                        f"{width} numbers, as the ladder gives"
+                    )
+                buffers[f"{names[name]}.{kind}_{moment}"] = tensor.flatten()
+    return standardizers_of(ladder.widths, buffers, PUBLISHED_STATISTICS, f"{path}: teacher_ft_stats")
+
+
+def _entry(nested: Any, *path: str) -> Any:
+    for key in path:
+        nested = nested.get(key) if isinstance(nested, Mapping) else None
+    return nested
+
+
+def _options(content: Any) -> dict[str, Any]:
+    """What the training was called with, as far as it is plain JSON: the schedules in arrays are left out."""
+    args = _entry(content, "args")
+    values = vars(args) if isinstance(args, argparse.Namespace) else args
+    found = {}
+    for name, value in values.items() if isinstance(values, Mapping) else ():
+        try:
+            found[str(name)] = json.loads(json.dumps(value, allow_nan=False, default=_scalar))
+        except (TypeError, ValueError, RecursionError):  # no JSON
+            continue
+    return found
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError
+
+
+def _facts(content: Any, options: dict[str, Any], form: str) -> dict[str, Any]:
+    epoch = _entry(content, "epoch")
+    return {"format": form, "epoch": epoch if type(epoch) is int else None, "args": options}
+
+
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}

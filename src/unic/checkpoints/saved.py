@@ -31,7 +31,7 @@ class SavedStudent:
     cfg: StudentConfig
     encoder: TimmEncoder
     ladder: Ladder | None = None
-    ladder_cfg: LadderConfig = LadderConfig()
+    ladder_cfg: LadderConfig = field(default_factory=LadderConfig)
     standardizers: Mapping[str, Standardizer] = field(default_factory=dict)
     """By teacher, as in the ladder; empty for an encoder without its ladder."""
     teachers: Mapping[str, str] = field(default_factory=dict)

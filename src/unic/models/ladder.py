@@ -92,8 +92,9 @@ def read_ladder(
         for (name, kind), width in biases.items()
         if kind == "cls"
     }
-    ladder = Ladder(teachers, dim=dim, num_blocks=num_blocks, cfg=cfg)
-    load_strictly(ladder, state, origin)
+    with torch.device("meta"):  # no initial weights: they take time, and randomness
+        ladder = Ladder(teachers, dim=dim, num_blocks=num_blocks, cfg=cfg)
+    load_strictly(ladder, state, origin, assign=True)
     return ladder.eval().requires_grad_(False)
 
 

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from unic.config import from_dict, to_dict
-from unic.errors import ConfigError
+from unic.errors import ConfigError, WeightsError
 from unic.keyed import seeded_torch
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 from unic.models.ladder import Ladder, LadderConfig
@@ -149,15 +149,23 @@ def read_encoder(path: Path, *, image_size: int | None = None) -> TimmEncoder | 
     image_size: another one than it was trained at; the position embedding is resampled.
     """
     weights = read_weights(path)  # says it best when there is no such file, or a damaged one
-    note = read_metadata(path).get(_NOTE)
-    if note is None:
+    cfg = read_note(path)
+    if cfg is None:
         return None
-    cfg = from_dict(StudentConfig, json.loads(note), "student.")
     if image_size is not None:
         cfg = dataclasses.replace(cfg, image_size=image_size)
     encoder = build_encoder(cfg, seed=0, name=path.stem)
     load_strictly(encoder.model, fit_positions(weights, encoder.model, Resampling()), str(path))
     return encoder.eval().requires_grad_(False)
+
+
+def read_note(path: Path) -> StudentConfig | None:
+    """The architecture that `write_encoder` noted in a file; None for a file without its note."""
+    note = read_metadata(path).get(_NOTE)
+    try:
+        return None if note is None else from_dict(StudentConfig, json.loads(note), "student.")
+    except ValueError as error:
+        raise WeightsError(f"{path}: the note on its architecture is damaged ({error})") from error
 
 
 def _vit(cfg: StudentConfig) -> nn.Module:

@@ -70,7 +70,10 @@ def read_file(path: Path) -> Any:
             f"{path} holds Python objects besides tensors{what}, which unic does not unpickle; "
             f"save its state dict as safetensors"
         ) from error
-    except (SafetensorError, RuntimeError, ValueError, EOFError, KeyError, TypeError, OSError) as error:
+    except (
+        SafetensorError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError,
+        OSError,
+    ) as error:  # fmt: skip
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path} is no readable file of weights ({first_line})") from error
 
@@ -80,7 +83,9 @@ def state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
         raise WeightsError(
             f"{path} holds no state dict (expected names and tensors, got {type(content).__name__})"
         )
@@ -123,8 +128,13 @@ def write_weights(
     path.chmod(0o644)  # safetensors writes files that nobody else can read
 
 
-def load_strictly(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Loads `state` into `model`; on any mismatch raises WeightsError, with `model` untouched."""
+def load_strictly(
+    model: nn.Module, state: Mapping[str, Tensor], origin: str, *, assign: bool = False
+) -> None:
+    """Loads `state` into `model`; on any mismatch raises WeightsError, with `model` untouched.
+
+    assign: the model takes the tensors themselves, as one built on the meta device needs.
+    """
     own = model.state_dict()
     shapes = [
         f"{key} is {tuple(state[key].shape)}, expected {tuple(tensor.shape)}"
@@ -145,4 +155,4 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], origin: str) ->
     for key, tensor in state.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise WeightsError(f"{origin}: {key} has infinite or undefined values")
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=assign)

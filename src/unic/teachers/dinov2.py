@@ -3,29 +3,10 @@
 The default of 224 pixels is what its own evaluations use; any multiple of 14 goes (?image_size=518).
 """
 
-from torch import Tensor
-
+from unic.models.dinov2 import dinov2_to_timm
 from unic.models.positions import Resampling
-from unic.models.weights import renamed
 from unic.teachers import TEACHERS, TeacherSpec
 from unic.teachers.fetch import WeightsFile
-
-NAMES = {
-    r"^blocks\.\d+\.(\d+)\.": r"blocks.\1.",  # training checkpoints hold blocks in chunks: blocks.<chunk>.<block>
-    r"mlp\.w12\.": "mlp.fc1.",
-    r"mlp\.w3\.": "mlp.fc2.",
-    r"^register_tokens$": "reg_token",
-}
-
-
-def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Under timm's names. Registers have no position; timm keeps CLS's inside the class token then."""
-    state = renamed({key: tensor for key, tensor in state.items() if key != "mask_token"}, NAMES)
-    if "reg_token" in state and {"cls_token", "pos_embed"} <= state.keys():
-        positions = state["pos_embed"]
-        state |= {"cls_token": state["cls_token"] + positions[:, :1], "pos_embed": positions[:, 1:]}
-    return state
-
 
 for size in ("small", "base", "large", "giant"):
     for registers in ("", "_reg"):
@@ -39,7 +20,7 @@ for size in ("small", "base", "large", "giant"):
                 weights=WeightsFile(
                     name=file, url=f"https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{size[0]}14/{file}"
                 ),
-                convert=convert,
+                convert=dinov2_to_timm,
                 # dinov2/hub/backbones.py: interpolate_antialias and interpolate_offset
                 positions=Resampling(antialias=True)
                 if registers

@@ -5,15 +5,16 @@ Their ladder stays in the file: `unic import` keeps it, and so gives the student
 
 from torch import Tensor
 
+from unic.models.dinov2 import dinov2_to_timm
 from unic.models.positions import Resampling
-from unic.teachers import TEACHERS, TeacherSpec, dinov2
+from unic.teachers import TEACHERS, TeacherSpec
 from unic.teachers.fetch import WeightsFile
 
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The encoder of a published student, under timm's names."""
     prefix = "encoder."
-    return dinov2.convert(
+    return dinov2_to_timm(
         {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
     )
 

@@ -268,7 +268,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "all blocks missing": (lambda c: drop(c, "encoder.blocks."), "student.depth must be at least 1"),
     "a block twice": (
         lambda c: put(c, "encoder.blocks.1.0.norm1.weight", torch.ones(64)),
-        "holds a block twice",
+        "a block is there twice",
     ),
     "a foreign part": (lambda c: put(c, "decoder.weight", torch.ones(1)), "decoder.weight beside"),
     "a weight not finite": (

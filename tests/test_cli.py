@@ -102,7 +102,6 @@ def test_encoders_of_every_kind_are_compared(run: Path, digits: Path, tmp_path: 
         TEACHER,
         str(run),
         "--untrained",
-        "True",
         "--dataset",
         "digits",
         "--data-root",
@@ -153,7 +152,7 @@ def test_lists_and_help(words: list[str], capsys):
         (["evaluate", "runs/none", "--data-root", "."], "no such run folder"),
         (["evaluate", "efficientnet_lite0", "--evals", "knnn", "--data-root", "."], "did you mean knn"),
         (["evaluate", TEACHER, "--dataset", "digit", "--data-root", "."], "did you mean digits"),
-        (["teachers", "lst"], "takes the word `list`"),
+        (["teachers", "lst"], "did you mean list"),
         (["--plugin", "nothing.py", "teachers", "list"], "no such file"),
     ],
 )

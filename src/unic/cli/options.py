@@ -21,7 +21,7 @@ class Common:
 def parse(options: type, words: list[str], verb: str) -> Any:
     import tyro
 
-    return tyro.cli(options, args=words, prog=f"unic {verb}", config=(tyro.conf.FlagConversionOff,))
+    return tyro.cli(options, args=words, prog=f"unic {verb}")
 
 
 @contextlib.contextmanager

@@ -32,6 +32,9 @@ def distill(words: list[str]) -> int:
 
     name, recipe, words = _take_recipe(words)
     options = parse(_distill_options(recipe), words, f"distill {name}")
+    if options.dry_run:
+        print(_estimate(options.recipe))
+        return 0
     out = options.out or Path("runs") / name
     with process_group(options.device) as device:
         if not train(_with_absolute_roots(options.recipe), out, device):
@@ -63,21 +66,36 @@ def _distill_options(defaults: "Recipe") -> type:
 
     @dataclass(frozen=True, kw_only=True)
     class Options(Common):
-        recipe: Annotated[type(defaults), tyro.conf.arg(name="")] = defaults  # type: ignore[valid-type]
+        recipe: Annotated[tyro.conf.FlagConversionOff[type(defaults)], tyro.conf.arg(name="")] = defaults  # type: ignore[valid-type]
         out: Path | None = None
         """Run folder; a run of the same configuration in it is taken up again. None: runs/RECIPE."""
+        dry_run: bool = False
+        """Only count: parameters, FLOP an image, memory, steps, and files of teachers that have to be fetched."""
 
     return Options
 
 
+def _estimate(recipe: "Recipe") -> str:
+    from unic.data.order import read_sources
+    from unic.teachers.live import check_names
+    from unic.train.estimate import describe, estimate
+
+    check_names(recipe.teachers)
+    return describe(estimate(recipe, len(read_sources(recipe.data.root)) if recipe.data.root else None))
+
+
 def _with_absolute_roots(recipe: "Recipe") -> "Recipe":
-    """The same images from any working directory, and however a folder was spelled."""
+    """The same images, and the same start, from any working directory, and however a folder was spelled."""
     data = recipe.data
     roots, val_roots = (
         tuple(str(Path(root).expanduser().absolute()) for root in paths)
         for paths in (data.root, data.val_root)
     )
-    return dataclasses.replace(recipe, data=dataclasses.replace(data, root=roots, val_root=val_roots))
+    return dataclasses.replace(
+        recipe,
+        start=str(Path(recipe.start).expanduser().absolute()) if recipe.start else None,
+        data=dataclasses.replace(data, root=roots, val_root=val_roots),
+    )
 
 
 def _take_recipe(words: list[str]) -> tuple[str, "Recipe", list[str]]:

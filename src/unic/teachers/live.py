@@ -33,7 +33,13 @@ class LiveTeachers(nn.Module):
 
 
 def load_teachers(references: Sequence[str]) -> list[ImageEncoder]:
-    """Loads every teacher of a recipe; their short names must differ, because parameters and metrics carry them."""
+    """Loads every teacher of a recipe."""
+    check_names(references)
+    return [load_teacher(reference) for reference in references]
+
+
+def check_names(references: Sequence[str]) -> None:
+    """Raises ConfigError unless short names differ and are no words of torch: parameters and metrics carry them."""
     names = [short_name(reference) for reference in references]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -45,7 +51,6 @@ def load_teachers(references: Sequence[str]) -> list[ImageEncoder]:
             raise ConfigError(
                 f"a teacher cannot be called {name!r}, which torch uses itself; rename its file"
             )
-    return [load_teacher(reference) for reference in references]
 
 
 def resample(tokens: Tokens, grid: tuple[int, int]) -> Tokens:

@@ -3,8 +3,9 @@
 step-00000100/ model.safetensors  optimizer.safetensors  statistics.safetensors  meta.json  manifest.json
 """
 
+import contextlib
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,30 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from unic.config import read_json
+from unic.config import from_dict, read_json
 from unic.distill.standardize import Standardizer
+from unic.errors import ConfigError
 from unic.models.student import Student
 from unic.models.weights import load_strictly, write_weights
-from unic.run import newest_valid, remove_folder, write_folder, write_json
+from unic.run import MANIFEST, newest_valid, remove_folder, write_folder, write_json
+from unic.train.start import Start
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class TrainState:
-    """What changes while a run goes on. step: steps done; window: sums of metrics since the last line of the log."""
+    """What changes while a run goes on, and what it began with.
+
+    step: steps done; window: sums of metrics since the last line of the log; start: None for fresh weights.
+    """
 
     student: Student
     standardizers: dict[str, Standardizer]
     optimizer: torch.optim.AdamW
     window: Tensor
     step: int = 0
+    start: Start | None = None
 
 
 def save_checkpoint(parent: Path, state: TrainState, *, identity: dict[str, Any], keep: int) -> Path:
@@ -47,6 +54,7 @@ def load_checkpoint(parent: Path, state: TrainState, *, set_aside: bool) -> dict
     folder = newest_valid(parent, set_aside=set_aside)
     if folder is None:
         return None
+    refuse_imported(parent.parent)
     load_strictly(state.student, load_file(folder / "model.safetensors"), str(folder))
     statistics = load_file(folder / "statistics.safetensors")
     state.window = statistics.pop("window").to(state.window.device)
@@ -54,7 +62,26 @@ def load_checkpoint(parent: Path, state: TrainState, *, set_aside: bool) -> dict
     _load_optimizer(state, load_file(folder / "optimizer.safetensors"))
     meta = read_json(folder / "meta.json")
     state.step = meta["step"]
+    start = meta.get("start")
+    state.start = None if start is None else from_dict(Start, start, "start.")
     return meta
+
+
+def refuse_imported(run: Path) -> None:
+    """Raises ConfigError for the run folder of an imported student: there is nothing in it to go on with."""
+    for checkpoint in (run / "checkpoints").glob("step-*"):
+        if (checkpoint / "optimizer.safetensors").exists():
+            continue
+        # What is damaged is no imported one, and for `newest_valid` to judge.
+        with contextlib.suppress(ConfigError, OSError):
+            if "optimizer.safetensors" not in read_json(checkpoint / MANIFEST):
+                break
+    else:
+        return
+    raise ConfigError(
+        f"{run} holds an imported student, without the optimiser's state that a run needs to go on; begin a new run "
+        f"with it: --start {run} --out ANOTHER_FOLDER"
+    )
 
 
 def checkpoint_bytes(student: nn.Module) -> int:
@@ -67,7 +94,8 @@ def _write(folder: Path, state: TrainState, identity: dict[str, Any]) -> None:
     statistics = {**nn.ModuleDict(state.standardizers).state_dict(), "window": state.window}
     write_weights(folder / "statistics.safetensors", statistics)
     write_weights(folder / "optimizer.safetensors", _optimizer_tensors(state))
-    write_json(folder / "meta.json", {"step": state.step, **identity})
+    start = None if state.start is None else asdict(state.start)
+    write_json(folder / "meta.json", {"step": state.step, "start": start, **identity})
 
 
 def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:

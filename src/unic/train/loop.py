@@ -20,13 +20,14 @@ from unic.errors import DataError, NonFiniteError
 from unic.models.student import ENCODER_FILE, write_encoder
 from unic.run import TEMPORARY, open_run
 from unic.tokens import Batch
-from unic.train.checkpoint import TrainState, save_checkpoint
+from unic.train.checkpoint import TrainState, refuse_imported, save_checkpoint
 from unic.train.metrics import readable, validation_sums
 from unic.train.optim import cosine, learning_rate
 from unic.train.progress import Progress
 from unic.train.recipe import FREE_TO_CHANGE, Recipe
 from unic.train.setup import Job, prepare, resume
 from unic.train.signals import stop_requested
+from unic.train.start import without_statistics
 from unic.train.update import (
     apply_update,
     autocast,
@@ -51,6 +52,7 @@ def train(recipe: Recipe, folder: Path, device: torch.device) -> bool:
     Raises ConfigError, DataError or WeightsError before the first step; DataError for too many unreadable images,
     NonFiniteError and OSError (disk full at the last checkpoint) after it.
     """
+    parallel.on_main(lambda: refuse_imported(folder))
     with contextlib.ExitStack() as stack:
         run = parallel.on_main(
             lambda: stack.enter_context(
@@ -61,10 +63,11 @@ def train(recipe: Recipe, folder: Path, device: torch.device) -> bool:
         resume(job, state)
         parallel.on_main(lambda: run.cut_after("metrics.jsonl", state.step))
         bad = BadImages(folder / f"bad_images.{parallel.rank()}.jsonl")
-        if state.step == 0 and recipe.statistics.kind == "ema":
+        unknown = without_statistics(state.start, job.teacher_names)
+        if state.step == 0 and unknown and recipe.statistics.kind == "ema":
             num_batches = min(recipe.statistics.warmup_batches, job.num_steps)
             for number, micro_batches in enumerate(_batches(job, bad, 0, num_batches)):
-                measure_statistics(job, state, micro_batches, 1 / (number + 1))
+                measure_statistics(job, state, micro_batches, 1 / (number + 1), unknown)
         stopped = stack.enter_context(stop_requested())
         try:
             complete = _run_steps(job, state, bad, stopped)

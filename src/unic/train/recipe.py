@@ -64,6 +64,9 @@ class Recipe:
     teachers: tuple[str, ...]
     """Names or URIs, each with options after `?`: efficientnet_lite0?image_size=64, timm:vit_small_patch16_224.dino"""
     student: StudentConfig = field(default_factory=StudentConfig)
+    start: str | None = None
+    """Run folder (also an imported one) whose student, ladder and statistics this run begins with, or the
+    encoder.safetensors of one for its encoder alone. None: fresh weights."""
     ladder: LadderConfig = field(default_factory=LadderConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     statistics: StatisticsConfig = field(default_factory=StatisticsConfig)

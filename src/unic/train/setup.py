@@ -3,6 +3,7 @@
 import logging
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from unic.train.checkpoint import TrainState, checkpoint_bytes, load_checkpoint
 from unic.train.metrics import num_sums
 from unic.train.optim import build_optimizer
 from unic.train.recipe import Recipe
+from unic.train.start import begin_with, read_start, without_statistics
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +52,10 @@ def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, Tra
     """A job, and its state at step 0. Each process does this by itself."""
     sources = read_sources(recipe.data.root)
     validation = read_sources(recipe.data.val_root) if recipe.data.val_root else None
-    batch_size = recipe.optim.batch_size
-    if batch_size > len(sources):
-        raise ConfigError(
-            f"optim.batch_size {batch_size} is larger than the data set of {len(sources)} images; use a smaller batch"
-        )
-    steps_per_epoch = len(sources) // batch_size
-    share = -(-batch_size // parallel.world_size())
+    steps_per_epoch = epoch_steps(recipe, len(sources))
+    # What this run has saved goes first: `resume` will take that up, so the start need not even be there any more.
+    saved = run.checkpoints.is_dir() and any(run.checkpoints.glob("step-*"))
+    found = read_start(Path(recipe.start).expanduser()) if recipe.start and not saved else None
 
     encoders = load_teachers(recipe.teachers)
     widths = {encoder.name: encoder.widths for encoder in encoders}
@@ -66,6 +65,9 @@ def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, Tra
     optimizer = build_optimizer(student.named_parameters(), recipe.optim)
     window = torch.zeros(num_sums(len(widths)), device=device)
     state = TrainState(student, standardizers, optimizer, window)
+    if found is not None:
+        state.start = begin_with(found, student, standardizers)
+        _check_statistics(recipe, without_statistics(state.start, list(widths)))
     job = Job(
         recipe=recipe,
         run=run,
@@ -81,14 +83,30 @@ def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, Tra
         steps_per_epoch=steps_per_epoch,
         num_steps=recipe.optim.num_steps(steps_per_epoch),
         workers=auto_workers() if recipe.speed.workers is None else recipe.speed.workers,
-        micro_batch=min(recipe.speed.micro_batch or share, share),
+        micro_batch=micro_batch(recipe),
     )
     log.info(
         "%d images, %d steps of %d (%.1f epochs); student %.1f M parameters, ladder %.1f M; teachers %s",
-        len(sources), job.num_steps, batch_size, recipe.optim.epochs,
+        len(sources), job.num_steps, recipe.optim.batch_size, recipe.optim.epochs,
         _millions(student.encoder), _millions(student.ladder), ", ".join(job.teacher_names),
     )  # fmt: skip
     return job, state
+
+
+def epoch_steps(recipe: Recipe, num_images: int) -> int:
+    """Steps an epoch. Raises ConfigError when there are too few images for one."""
+    batch_size = recipe.optim.batch_size
+    if batch_size > num_images:
+        raise ConfigError(
+            f"optim.batch_size {batch_size} is larger than the data set of {num_images} images; use a smaller batch"
+        )
+    return num_images // batch_size
+
+
+def micro_batch(recipe: Recipe) -> int:
+    """Most images this process handles at once."""
+    share = -(-recipe.optim.batch_size // parallel.world_size())
+    return min(recipe.speed.micro_batch or share, share)
 
 
 def resume(job: Job, state: TrainState) -> None:
@@ -118,6 +136,15 @@ def _check_same(found: dict[str, Any], identity: dict[str, Any]) -> None:
             "the training images changed since this run was started (%d then, %d now)",
             found["num_images"],
             identity["num_images"],
+        )
+
+
+def _check_statistics(recipe: Recipe, unknown: list[str]) -> None:
+    cfg = recipe.statistics
+    if unknown and cfg.kind == "ema" and not cfg.warmup_batches and cfg.rate_start < 1:
+        raise ConfigError(
+            f"{recipe.start} has no statistics of {', '.join(unknown)}, and statistics.rate_start {cfg.rate_start} is "
+            f"too low to find them from nothing; set statistics.warmup_batches (8 will do)"
         )
 
 

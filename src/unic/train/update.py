@@ -75,18 +75,20 @@ def apply_update(state: TrainState, moments: dict[str, Moments], *, lr: float, r
 
 
 @torch.no_grad()
-def measure_statistics(job: Job, state: TrainState, micro_batches: Sequence[Batch], rate: float) -> None:
-    """Moves the statistics alone: before the first step, so that it sees standardised features."""
+def measure_statistics(
+    job: Job, state: TrainState, micro_batches: Sequence[Batch], rate: float, teachers: Sequence[str]
+) -> None:
+    """Moves these teachers' statistics alone: before the first step, so that it sees standardised features."""
     parts = []
     for batch in micro_batches:
         batch = photometric(job, batch)
         with autocast(job):
             features = job.teachers(batch)
-        parts.append({name: state.standardizers[name].moments(t) for name, t in features.items()})
+        parts.append({name: state.standardizers[name].moments(features[name]) for name in teachers})
     moments = total(parts)
     _, moments = unpack(parallel.all_reduce_(pack([], moments)), [], moments)
-    for name, standardizer in state.standardizers.items():
-        standardizer.update(moments[name], rate)
+    for name in teachers:
+        state.standardizers[name].update(moments[name], rate)
 
 
 def what_is_not_finite(job: Job, sums: Float[Tensor, " S"], grad_norm: Float[Tensor, ""]) -> list[str]:

@@ -1,5 +1,6 @@
 """Teachers by name and URI: strict loading, timm's own outputs, grids, and sentences for mistakes."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,33 @@ def test_a_missing_package_names_the_extra():
 def test_a_teacher_is_frozen_and_in_eval_mode():
     encoder = load_teacher("timm:resnet10t?pretrained=0&image_size=32")
     assert not encoder.training and not any(p.requires_grad for p in encoder.parameters())
+
+
+def test_pretrained_weights_of_timm_come_from_the_hub_s_cache_without_asking_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A cache as the hub's client leaves it; there is no network in tests, and no wait for one."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--timm--vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    model = timm.create_model("vit_tiny_patch16_224").eval()
+    save_file(model.state_dict(), snapshot / "model.safetensors")
+    encoder = load_teacher("timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k?image_size=112")
+    assert encoder.grid == (7, 7) and encoder.mean.flatten().tolist() == [0.5, 0.5, 0.5]
+    torch.testing.assert_close(encoder.model.blocks[3].attn.qkv.weight, model.blocks[3].attn.qkv.weight)
+
+
+def test_pretrained_weights_of_timm_without_a_network_are_a_sentence_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    start = time.monotonic()
+    with pytest.raises(FileNotFoundError, match=r"not in the hub's cache.*check the name and the network"):
+        load_teacher("timm:vit_tiny_patch16_224")
+    assert time.monotonic() - start < 15
 
 
 @pytest.mark.parametrize("classifier", [True, False])

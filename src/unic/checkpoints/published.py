@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from unic.checkpoints.heads import HEADS_FILE, read_heads
 from unic.checkpoints.saved import SavedStudent, ladder_of, read_config, standardizers_of
 from unic.config import from_dict
 from unic.distill.standardize import Standardizer, StatisticsConfig
@@ -73,10 +74,12 @@ def read_published(path: Path) -> SavedStudent:
 
 
 def _own(path: Path, state: dict[str, Tensor], cfg: StudentConfig, config: dict[str, Any]) -> SavedStudent:
-    name = path.resolve().parent.name if config else path.stem
+    name = path.resolve().parent.name if path.name == ENCODER_FILE else path.stem
     encoder = _encoder(cfg, state, name, path)
+    beside = path.with_name(HEADS_FILE)
+    heads = read_heads(beside, encoder) if path.name == ENCODER_FILE and beside.is_file() else {}
     facts = {"format": "unic encoder"}
-    return SavedStudent(name=name, cfg=cfg, encoder=encoder, config=config, facts=facts, source=path)
+    return SavedStudent(name=name, cfg=cfg, encoder=encoder, config=config, facts=facts, source=path, **heads)
 
 
 def _unic(path: Path, state: dict[str, Tensor], content: Any) -> SavedStudent:

@@ -50,7 +50,9 @@ def export(words: list[str]) -> int:
     EXPORTS[options.to]  # an unknown name is found before anything is read
     student = read_student(options.run)
     out = options.out or Path("exports") / f"{student.name}_{options.to}"
-    parity = write(student, options.to, out, head=options.head, images=options.images)
+    parity = write(
+        student, options.to, out, head=options.head, images=options.images, tolerance=options.tolerance
+    )
     print(f"{out}: as {parity.library} loads it, tokens differ from ours by at most {parity.worst:.1e}")
     return 0
 
@@ -80,6 +82,7 @@ def _list(words: list[str]) -> int:
 
 def _fetch(words: list[str]) -> int:
     from unic.teachers import TEACHERS, parse_reference
+    from unic.teachers.fetch import WeightsFile, fetch
 
     options = parse(_names_options(), words, "teachers fetch")
     with process_group("cpu"):
@@ -89,7 +92,9 @@ def _fetch(words: list[str]) -> int:
                     f"{name}: fetch is for names of `unic teachers list`; URIs are fetched when loaded"
                 )
         for name in options.names:
-            print(f"{name}: {TEACHERS[parse_reference(name)[0]].weights()}")
+            weights = TEACHERS[parse_reference(name)[0]].weights
+            path = fetch(weights, verify=True) if isinstance(weights, WeightsFile) else weights()
+            print(f"{name}: {path}")
     return 0
 
 
@@ -162,6 +167,8 @@ def _export_options() -> type:
         """A teacher of the student: export its head, too (safetensors), or the student in its space (onnx)."""
         images: tuple[Path, ...] = ()
         """More photographs on which the exported student must agree with ours."""
+        tolerance: float = 1e-4
+        """Largest difference of a feature that still counts as agreement."""
 
     return Options
 

@@ -2,21 +2,38 @@
 
 from typing import Any
 
+import timm
+
 from unic.models.encoder import ImageEncoder
 from unic.models.timm_encoder import TimmEncoder, create_timm
 from unic.teachers import SCHEMES, Scheme
+from unic.teachers.hf_files import hub_file
 
 
 def load(name: str, options: dict) -> ImageEncoder:
-    pretrained = bool(options.get("pretrained", True))
+    size = options.get("image_size")
+    if not options.get("pretrained", True):
+        return encoder_of(create_timm(name, image_size=size), name, options)
+    file = _cached(name)
     try:
-        model = create_timm(name, image_size=options.get("image_size"), pretrained=pretrained)
+        model = create_timm(name, image_size=size, pretrained=True, **file)
     except OSError as error:  # the hub client's errors for a missing network or file are OSErrors
         raise FileNotFoundError(
             f"timm:{name}: the pretrained weights are neither in the hub's cache nor can they be downloaded "
             f"({str(error).splitlines()[0]}); use file:<path>?model={name} with a file you have"
         ) from error
     return encoder_of(model, name, options)
+
+
+def _cached(name: str) -> dict:
+    """Where timm finds the weights without asking the hub, which it does for half a minute when there is no network."""
+    facts = (
+        timm.get_pretrained_cfg(name, allow_unregistered=False) if timm.is_model_pretrained(name) else None
+    )
+    if facts is None or not facts.hf_hub_id:
+        return {}
+    path = hub_file(facts.hf_hub_id, facts.hf_hub_filename or "model.safetensors", reference=f"timm:{name}")
+    return {"pretrained_cfg_overlay": {"file": str(path)}} if path else {}
 
 
 def outline(name: str, options: dict) -> ImageEncoder:

@@ -22,7 +22,7 @@ from unic.models.dinov2 import dinov2_to_timm, student_config
 from unic.models.ladder import Ladder, LadderConfig
 from unic.models.student import ENCODER_FILE, StudentConfig, build_encoder, read_note
 from unic.models.timm_encoder import TimmEncoder
-from unic.models.weights import load_strictly, read_file, state_dict
+from unic.models.weights import below, load_strictly, read_file, state_dict
 from unic.teachers import short_name
 
 # What the published files call their teachers, and what they are called here.
@@ -89,11 +89,11 @@ def _unic(path: Path, state: dict[str, Tensor], content: Any) -> SavedStudent:
             f"{path} holds {foreign[0]} beside encoder.* and lp.*, which no published file does"
         )
     options = _options(content)
-    backbone = _below("encoder.", state)
+    backbone = below("encoder.", state)
     cfg = student_config(backbone, options, str(path))
     encoder = _encoder(cfg, dinov2_to_timm(backbone), path.stem, path)
     facts = _facts(content, options, "published UNIC")
-    projectors = _below("lp.", state)
+    projectors = below("lp.", state)
     if not projectors:
         return SavedStudent(name=path.stem, cfg=cfg, encoder=encoder, facts=facts, source=path)
     ladder_cfg = _ladder_config(projectors, len(encoder.model.blocks), path)
@@ -143,7 +143,7 @@ def _without_wrappers(content: Any, path: Path) -> dict[str, Tensor]:
         content = content["teacher"]
     state = state_dict(content, path)
     for prefix in _BACKBONES:
-        if backbone := _below(prefix, state):
+        if backbone := below(prefix, state):
             return backbone
     return state
 
@@ -256,7 +256,3 @@ def _scalar(value: Any) -> Any:
 def _facts(content: Any, options: dict[str, Any], form: str) -> dict[str, Any]:
     epoch = _entry(content, "epoch")
     return {"format": form, "epoch": epoch if type(epoch) is int else None, "args": options}
-
-
-def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}

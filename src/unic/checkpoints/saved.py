@@ -16,7 +16,7 @@ from unic.models.encoder import ImageEncoder
 from unic.models.ladder import Ladder, LadderConfig, read_ladder
 from unic.models.student import StudentConfig, build_encoder
 from unic.models.timm_encoder import TimmEncoder
-from unic.models.weights import load_strictly
+from unic.models.weights import below, load_strictly
 from unic.plugins import unknown
 from unic.run import newest_valid
 from unic.teachers import short_name
@@ -86,9 +86,9 @@ def read_run(folder: Path) -> SavedStudent:
         raise WeightsError(f"{folder} holds no checkpoint yet; let the run go on first")
     state = load_file(checkpoint / "model.safetensors")
     encoder = build_encoder(cfg, seed=config["seed"], name=folder.resolve().name)
-    load_strictly(encoder.model, _below("encoder.model.", state), str(checkpoint))
+    load_strictly(encoder.model, below("encoder.model.", state), str(checkpoint))
     ladder_cfg = from_dict(LadderConfig, config.get("ladder", {}), "ladder.")
-    ladder = ladder_of(encoder, _below("ladder.", state), ladder_cfg, str(checkpoint))
+    ladder = ladder_of(encoder, below("ladder.", state), ladder_cfg, str(checkpoint))
     statistics = from_dict(StatisticsConfig, config.get("statistics", {}), "statistics.")
     buffers = load_file(checkpoint / "statistics.safetensors")
     buffers.pop("window", None)
@@ -130,7 +130,3 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not {"student", "seed"} <= config.keys():
         raise ConfigError(f"{path} is not the configuration of a run")
     return config
-
-
-def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}

@@ -95,6 +95,11 @@ def state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
+def below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+
+
 def renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
     """The same tensors; in every key each regular expression of `names` is replaced."""
     found = {}

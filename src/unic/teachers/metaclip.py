@@ -6,7 +6,7 @@ The network is OpenAI's: quick GELU (the ordinary one gives other numbers), a no
 
 from torch import Tensor
 
-from unic.models.weights import renamed
+from unic.models.weights import below, renamed
 from unic.teachers import TEACHERS, TeacherSpec
 from unic.teachers.fetch import WeightsFile
 
@@ -27,8 +27,7 @@ NAMES = {
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The image tower of a file in open_clip's layout, under timm's names, without the projection."""
-    prefix = "visual."
-    tower = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    tower = below("visual.", state)
     tower.pop("proj", None)
     tower = renamed(tower, NAMES)
     for key in {"cls_token", "pos_embed"} & tower.keys():

@@ -7,16 +7,14 @@ from torch import Tensor
 
 from unic.models.dinov2 import dinov2_to_timm
 from unic.models.positions import Resampling
+from unic.models.weights import below
 from unic.teachers import TEACHERS, TeacherSpec
 from unic.teachers.fetch import WeightsFile
 
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The encoder of a published student, under timm's names."""
-    prefix = "encoder."
-    return dinov2_to_timm(
-        {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-    )
+    return dinov2_to_timm(below("encoder.", state))
 
 
 for name, model, file in (

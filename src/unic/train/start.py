@@ -18,7 +18,7 @@ from unic.models.ladder import Ladder
 from unic.models.positions import Resampling, fit_positions
 from unic.models.student import Student, StudentConfig, build_encoder, read_encoder
 from unic.models.timm_encoder import TimmEncoder
-from unic.models.weights import load_strictly
+from unic.models.weights import below, load_strictly
 from unic.run import MANIFEST, file_sha256, newest_valid
 from unic.tokens import Widths
 
@@ -121,14 +121,14 @@ def _read_run(folder: Path) -> FoundStart:
         path=folder,
         sha256=file_sha256(checkpoint / MANIFEST),
         encoder=encoder,
-        weights=_below("encoder.model.", state),
-        ladder=_below("ladder.", state),
+        weights=below("encoder.model.", state),
+        ladder=below("ladder.", state),
         statistics=load_file(statistics) if statistics.exists() else {},
     )
 
 
 def _take_head(found: FoundStart, ladder: Ladder, teacher: str) -> None:
-    head = _below(f"heads.{teacher}.", found.ladder)
+    head = below(f"heads.{teacher}.", found.ladder)
     there, here = _widths(head), ladder.widths[teacher]
     if there != here:
         raise ConfigError(
@@ -151,7 +151,7 @@ def _widths(head: Mapping[str, Tensor]) -> Widths:
 
 def _take_statistics(found: FoundStart, teacher: str, standardizer: Standardizer) -> bool:
     """False for a teacher without statistics there: it was not taught, or features were not standardised."""
-    own = _below(f"{teacher}.", found.statistics)
+    own = below(f"{teacher}.", found.statistics)
     if not any(tensor.ne(float(key.endswith("std"))).any() for key, tensor in own.items()):
         return False  # nothing, or mean 0 and std 1 everywhere: as a standardizer begins
     load_strictly(standardizer, own, f"start {found.path}, the statistics of {teacher},")
@@ -178,7 +178,3 @@ def _architecture(model: Any) -> tuple[str, list[int]]:
     """What shapes do not tell. The rate of drop path may differ: it is no part of the weights."""
     description = re.sub(r".*\(drop_path\d?\).*\n", "", repr(model))
     return description, [block.attn.num_heads for block in model.blocks]
-
-
-def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}

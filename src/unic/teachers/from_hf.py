@@ -22,7 +22,7 @@ from unic.errors import ConfigError, WeightsError
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
 from unic.models.timm_encoder import ClsRule
 from unic.teachers import SCHEMES, Scheme
-from unic.teachers.hf_files import ask_hub, hub_file
+from unic.teachers.hf_files import ask_hub, hub_file, without_bars
 from unic.tokens import Tokens
 
 log = logging.getLogger(__name__)
@@ -184,7 +184,8 @@ def load(text: str, options: dict) -> ImageEncoder:
     vision = getattr(config, "vision_config", config)
     if not hasattr(vision, "num_channels"):
         raise ConfigError(f"{name} is a {config.model_type} model, which sees no images")
-    tower = _read(source, name)
+    with without_bars():
+        tower = _read(source, name)
     facts = _preprocessing(processor, vision, name, options.get("image_size"))
     return HfEncoder(tower, name=text, **{**facts, **options})
 

@@ -1,5 +1,7 @@
 """Files of the Hugging Face hub: from its cache as they are, else downloaded; a missing network is noticed at once."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
@@ -48,6 +50,22 @@ def ask_hub(repo: str, name: str, *, reference: str) -> None:
         return
     except Exception as error:  # the client's errors have no common base that is the same in all its versions
         raise FileNotFoundError(_sentence(repo, name, reference, error)) from error
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Keeps transformers from drawing a bar for every file it reads or writes."""
+    try:
+        from transformers.utils import logging
+    except ImportError as error:
+        raise ImportError("this needs transformers: pip install 'unic[hf]'") from error
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()
 
 
 def _sentence(repo: str, name: str, reference: str, error: Exception) -> str:

@@ -5,6 +5,7 @@ Nothing is guessed: what the run does not say is "not recorded".
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -48,8 +49,9 @@ def model_card(
     head: the teacher whose head is exported with the encoder.
     what, library, usage, notes: of the format.
     """
+    student = replace(student, config=_without_folders(student.config))
     references = student.teachers or {short_name(text): text for text in student.config.get("teachers", ())}
-    student = replace(student, teachers=references)
+    student = replace(student, teachers=_without_folders(references))
     licences = {name: licence(reference) for name, reference in references.items()}
     start, origin = student.config.get("start"), _origin(student)
     bound_by = {**licences, f"the weights it started from, {start}": licence(start)} if start else licences
@@ -73,6 +75,16 @@ def model_card(
     ]
     lines += [f"## {title}\n\n{text}" for title, text in sections.items()]
     return "\n\n".join(lines) + "\n"
+
+
+def _without_folders(value: Any) -> Any:
+    """A card is published: of a path on this machine it shows the last two names."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(item) for item in value]
+    path = re.fullmatch(r"([a-z]+:)?([/~].*)", value) if isinstance(value, str) else None
+    return value if path is None else (path[1] or "") + "/".join(path[2].split("/")[-2:])
 
 
 def _origin(student: SavedStudent) -> Mapping[str, Any] | None:

@@ -16,6 +16,7 @@ from unic.checkpoints.export.vit import PlainViT, dinov2_tokens, mean_and_std, p
 from unic.checkpoints.saved import SavedStudent
 from unic.errors import ConfigError, WeightsError
 from unic.models.weights import renamed
+from unic.teachers.hf_files import without_bars
 from unic.tokens import Tokens
 
 # From timm's names to those on the model hub, which every version of transformers reads.
@@ -37,6 +38,7 @@ _NAMES_VIT = {
 }
 
 
+@without_bars()
 def write(student: SavedStudent, folder: Path, head: str | None) -> None:
     """config.json, model.safetensors and preprocessor_config.json, each as transformers writes it."""
     transformers = _transformers()
@@ -60,6 +62,7 @@ def write(student: SavedStudent, folder: Path, head: str | None) -> None:
     ).save_pretrained(folder)
 
 
+@without_bars()
 def reload(folder: Path) -> Read:
     transformers = _transformers()
     config = transformers.AutoConfig.from_pretrained(folder)

@@ -50,6 +50,19 @@ def test_heads_survive_import_and_export(unic_pth: Path, tmp_path: Path, images:
     assert torch.equal(expected.cls, got.cls) and torch.equal(expected.patches, got.patches)
 
 
+@pytest.mark.parametrize("to", ["hf", "hub"])
+def test_what_was_exported_for_a_library_is_a_teacher_by_that_library(
+    to: str, unic_pth: Path, tmp_path: Path, images: Tensor
+):
+    """Above all: it is normalised once."""
+    student = read_student(unic_pth)
+    export(student, to, tmp_path / "out")
+    reference = {"hf": f"hf:{tmp_path}/out", "hub": f"hub:{tmp_path}/out:encoder?image_size=32"}[to]
+    expected, got = student.encoder(images), load_teacher(reference)(images)
+    torch.testing.assert_close(got.cls, expected.cls, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(got.patches, expected.patches, rtol=1e-4, atol=1e-4)
+
+
 def test_an_exported_student_is_a_teacher(unic_pth: Path, tmp_path: Path, images: Tensor):
     student = read_student(unic_pth)
     export(student, "safetensors", tmp_path / "out")

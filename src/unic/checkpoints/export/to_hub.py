@@ -1,4 +1,7 @@
-"""hub: a folder for torch.hub, with a hubconf.py that stands alone: no unic, no network."""
+"""hub: a folder for torch.hub, with a hubconf.py that stands alone: no unic, no network.
+
+Used as DINOv2's models are: images normalised by the caller, the same outputs under the same names.
+"""
 
 import json
 import shutil
@@ -7,11 +10,13 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torchvision.transforms.v2 import Normalize
 
 from unic.checkpoints.export import EXPORTS, Format
 from unic.checkpoints.export.parity import Read
 from unic.checkpoints.export.vit import mean_and_std, timm_form
 from unic.checkpoints.saved import SavedStudent
+from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 from unic.models.student import ENCODER_FILE, write_encoder
 from unic.tokens import Tokens
 
@@ -31,15 +36,13 @@ dependencies = ["torch", "timm", "safetensors"]
 
 _MODEL = "{model}"
 _OPTIONS = {options}
-_MEAN = {mean}
-_STD = {std}
 _WEIGHTS = _Path(__file__).with_name("{file}")
 
 
 def encoder(pretrained=True):
-    """RGB images, floats in [0, 1], B x 3 x H x W -> one vector an image.
+    """RGB images, B x 3 x H x W -> one vector an image.
 
-    H and W are multiples of {patch}; it was trained at {size} x {size}. Patches come from `forward_features`.
+    Images are normalised with mean {mean} and std {std}, from [0, 1]. H and W are multiples of {patch}; it was trained at {size} x {size}. Patches come from `forward_features`.
     """
     model = _Encoder()
     if pretrained:
@@ -51,15 +54,13 @@ class _Encoder(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.vit = timm.create_model(_MODEL, dynamic_img_size=True, **_OPTIONS)
-        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images):
         return self.forward_features(images)["x_norm_clstoken"]
 
     def forward_features(self, images):
         """Tokens after the final norm: x_norm_clstoken, B x D, and x_norm_patchtokens, B x N x D, row by row."""
-        tokens = self.vit.forward_features((images - self.mean) / self.std)
+        tokens = self.vit.forward_features(images)
         return {{
             "x_norm_clstoken": tokens[:, 0],
             "x_norm_patchtokens": tokens[:, self.vit.num_prefix_tokens :],
@@ -85,11 +86,12 @@ def write(student: SavedStudent, folder: Path, head: str | None) -> None:
 
 
 def reload(folder: Path) -> Read:
+    transform = Normalize(IMAGENET_MEAN, IMAGENET_STD)
     model = torch.hub.load(str(folder), "encoder", source="local")
     shutil.rmtree(folder / "__pycache__", ignore_errors=True)  # left by the import of hubconf.py
 
     def read(images: Float[Tensor, "B 3 H W"]) -> Tokens:
-        tokens = model.forward_features(images)  # type: ignore[attr-defined]
+        tokens = model.forward_features(transform(images))  # type: ignore[attr-defined]
         return Tokens(tokens["x_norm_clstoken"], tokens["x_norm_patchtokens"])
 
     return read
@@ -97,11 +99,14 @@ def reload(folder: Path) -> Read:
 
 def usage(student: SavedStudent, head: str | None) -> str:
     size = student.encoder.image_size
+    mean, std = mean_and_std(student.encoder)
     return f"""\
 import torch
+from torchvision.transforms.v2 import Normalize
 
 encoder = torch.hub.load(".", "encoder", source="local")  # "." is the folder of this file
-images = torch.rand(1, 3, {size}, {size})  # RGB in [0, 1]; it normalises them itself
+images = torch.rand(1, 3, {size}, {size})  # RGB in [0, 1]
+images = Normalize({mean}, {std})(images)
 with torch.inference_mode():
     cls = encoder(images)
     patches = encoder.forward_features(images)["x_norm_patchtokens"]

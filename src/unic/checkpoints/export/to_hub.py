@@ -42,7 +42,8 @@ _WEIGHTS = _Path(__file__).with_name("{file}")
 def encoder(pretrained=True):
     """RGB images, B x 3 x H x W -> one vector an image.
 
-    Images are normalised with mean {mean} and std {std}, from [0, 1]. H and W are multiples of {patch}; it was trained at {size} x {size}. Patches come from `forward_features`.
+    Images are normalised with mean {mean} and std {std}, from [0, 1].
+    H and W are multiples of {patch}; it was trained at {size} x {size}. Patches come from `forward_features`.
     """
     model = _Encoder()
     if pretrained:

@@ -67,12 +67,26 @@ def evaluate_encoders(
 
 def baselines(references: Sequence[str]) -> list[str]:
     """Names of the encoders that are no students of ours: what those are compared with."""
-    return [short_name(reference) for reference in references if not Path(reference).is_dir()]
+    return [label for reference, label in labels(references).items() if not Path(reference).is_dir()]
+
+
+def labels(references: Sequence[str]) -> dict[str, str]:
+    """What each encoder is called in tables: its short name, or the reference itself where two names are the same."""
+    names = {
+        reference: Path(reference).resolve().name if Path(reference).is_dir() else short_name(reference)
+        for reference in references
+    }
+    shared = {name for name in names.values() if list(names.values()).count(name) > 1}
+    return {reference: reference if name in shared else name for reference, name in names.items()}
 
 
 def _encoders(references: Sequence[str], untrained: bool) -> Iterator[tuple[str, ImageEncoder]]:
     """One at a time: large teachers need not fit into memory together."""
-    for reference in references:
-        yield reference, load(reference)
+    for reference, label in labels(references).items():
+        encoder = load(reference)
+        encoder.name = label
+        yield reference, encoder
         if untrained and Path(reference).is_dir():
-            yield reference, load_untrained(Path(reference))
+            encoder = load_untrained(Path(reference))
+            encoder.name = f"{label} untrained"
+            yield reference, encoder

@@ -406,7 +406,7 @@ def test_an_architecture_a_format_cannot_hold_is_refused_and_timm_takes_it(
         same(with_timm(tmp_path / "out", images), student(name).encoder(images))
 
 
-@pytest.mark.parametrize("kind", ["queries", "activation", "MLP", "norms"])
+@pytest.mark.parametrize("kind", ["queries", "activation", "MLP", "norms", "blocks"])
 def test_a_vit_that_only_looks_plain_is_refused(kind: str, tmp_path: Path):
     saved = make(STUDENTS["by dimensions"])
     options = {
@@ -414,6 +414,7 @@ def test_a_vit_that_only_looks_plain_is_refused(kind: str, tmp_path: Path):
         "activation": {"act_layer": "quick_gelu"},
         "MLP": {"mlp_layer": timm.layers.SwiGLUPacked},
         "norms": {},
+        "blocks": {"block_fn": timm.models.vision_transformer.ParallelThingsBlock},
     }[kind]
     saved.encoder.model = timm.models.VisionTransformer(
         img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=0, **options

@@ -107,6 +107,24 @@ def test_a_token_is_not_made_up_for_models_without_one():
         TimmEncoder(create_timm("resnet10t"), name="cnn", image_size=64, cls="token")
 
 
+def test_a_model_without_patch_tokens_is_refused():
+    with pytest.raises(ConfigError, match="no patch tokens"):
+        TimmEncoder(create_timm("pit_ti_224"), name="pit", image_size=224)
+
+
+@pytest.mark.parametrize("std", [(1.0, 1.0, 0.0), (1.0,), (1.0, float("nan"), 1.0)])
+def test_a_std_that_cannot_be_divided_by_is_refused(std: tuple[float, ...]):
+    with pytest.raises(ConfigError, match="mean and std must be three numbers"):
+        TimmEncoder(create_timm("resnet10t"), name="cnn", image_size=64, std=std)
+
+
+def test_a_model_with_undefined_weights_is_refused():
+    model = create_timm("resnet10t")
+    next(model.parameters()).data[:] = float("nan")
+    with pytest.raises(ConfigError, match="infinite or undefined features"):
+        TimmEncoder(model, name="cnn", image_size=64)
+
+
 def test_the_fingerprint_follows_weights_and_preprocessing():
     def encoder(**changes) -> TimmEncoder:
         torch.manual_seed(0)

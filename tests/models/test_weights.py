@@ -87,3 +87,18 @@ def test_weights_that_are_not_finite_are_refused():
     state["bias"] = torch.tensor([1.0, float("nan")])
     with pytest.raises(WeightsError, match="bias has infinite or undefined"):
         load_strictly(layer(), state, "w.pth")
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_half_precision_and_whole_numbers_become_what_the_model_has(assign: bool):
+    state = {"weight": torch.ones(3, 2, dtype=torch.float16), "bias": torch.arange(3)}
+    model = nn.Linear(2, 3)
+    load_strictly(model, state, "w.pth", assign=assign)
+    assert model.weight.dtype == model.bias.dtype == torch.float32
+    assert model.bias.tolist() == [0, 1, 2]
+
+
+def test_tensors_without_values_are_refused(tmp_path: Path):
+    torch.save({"w": torch.empty(2, device="meta")}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"without values: w"):
+        read_weights(tmp_path / "w.pth")

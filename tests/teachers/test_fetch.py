@@ -472,7 +472,9 @@ def test_a_folder_as_mirror_is_used_in_place(written_as: str, server: Server, tm
         file()
     (mirror / NAME).write_bytes(CONTENT)
     assert file() == file.here() == mirror / NAME
-    assert not server.requests and not folder.exists()
+    assert not server.requests
+    assert [path.name for path in mirror.iterdir()] == [NAME], "a mirror may be read-only, and is not ours"
+    assert [path.name for path in folder.iterdir()] == [f"{NAME}.sha256"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unic.errors import ConfigError, WeightsError
+from unic.errors import ConfigError, UnicError, WeightsError
 from unic.teachers import load_teacher
 
 transformers = pytest.importorskip("transformers")
@@ -347,6 +347,26 @@ def test_mistakes_are_explained(tmp_path: Path):
     write(tmp_path / "mae", transformers.ViTMAEModel(transformers.ViTMAEConfig(**VIT)))
     with pytest.raises(ConfigError, match="5 tokens for 16 patches"):
         load_teacher(f"hf:{tmp_path}/mae")
+    write(
+        tmp_path / "yolos",
+        transformers.YolosModel(
+            transformers.YolosConfig(**{**VIT, "image_size": [32, 32]}, num_detection_tokens=3)
+        ),
+    )
+    with pytest.raises(ConfigError, match="cannot tell which tokens of yolos are patches"):
+        load_teacher(f"hf:{tmp_path}/yolos")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("hidden_act", "os.system"), ("num_attention_heads", 0), ("hidden_size", "x"), ("id2label", 5)],
+)
+def test_a_wrong_note_is_a_sentence_of_ours(tmp_path: Path, field: str, value: object):
+    write(tmp_path / "m", dinov2())
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config | {field: value}))
+    with pytest.raises(UnicError, match=r"hf:.*(cannot be read|cannot be read by transformers)"):
+        load_teacher(f"hf:{tmp_path}/m")
 
 
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:

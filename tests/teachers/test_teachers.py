@@ -159,6 +159,13 @@ def test_two_teachers_of_one_name_are_refused():
         load_teachers(["timm:resnet10t?pretrained=0", "timm:resnet10t?pretrained=0&image_size=64"])
 
 
+def test_a_name_of_ones_own_tells_two_teachers_apart():
+    assert [
+        short_name("timm:resnet10t?pretrained=0&name=my.first"),
+        load_teacher("timm:resnet10t?pretrained=0&name=x").image_size,
+    ] == ["my_first", load_teacher("timm:resnet10t?pretrained=0").image_size]
+
+
 def test_names_are_safe_in_parameter_names():
     assert short_name("timm:vit_small_patch16_224.dino?image_size=64") == "vit_small_patch16_224_dino"
     assert short_name("file:/a/b/my model.v2.pth?model=x") == "my_model_v2"

@@ -198,8 +198,8 @@ def test_an_imported_student_is_no_run_to_go_on_with(imported, short, run):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"student": {"width": 64}}, "holds weights of another architecture: .*of another shape"),
-        ({"student": {"depth": 1}}, "holds weights of another architecture: .*unexpected"),
+        ({"student": {"width": 64}}, "holds a student of width 32, .* asks for width 64, .*in its config.json"),
+        ({"student": {"depth": 1}}, "holds a student of .*depth 2, .* asks for .*depth 1, "),
         ({"student": {"heads": 4}}, "same shapes and another architecture .number of heads"),
         ({"ladder": {"hidden": 8}}, "the ladder of test_convnext.*set `ladder` as in its config.json, or start from"),
         ({"teachers": (f"{CONVNEXT}&layer=0", VIT)}, "learned test_convnext with .*, which has .* in this run"),

@@ -7,7 +7,7 @@ from unic.checkpoints.saved import SavedStudent, read_config, read_run
 from unic.config import from_dict
 from unic.errors import ConfigError
 from unic.models.encoder import ImageEncoder
-from unic.models.student import StudentConfig, build_encoder
+from unic.models.student import ENCODER_FILE, StudentConfig, build_encoder
 from unic.models.timm_encoder import TimmEncoder
 from unic.teachers import TEACHERS, load_teacher, parse_reference
 
@@ -32,6 +32,8 @@ def load(reference: str | Path, head: str | None = None) -> ImageEncoder:
 
 def read_student(path: Path) -> SavedStudent:
     """A student from the folder of its run, or from a file."""
+    if path.is_dir() and not (path / "config.json").exists() and (path / ENCODER_FILE).is_file():
+        path /= ENCODER_FILE  # an export
     return read_run(path) if path.is_dir() else read_published(path)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unic.checkpoints.heads import HEADS_FILE, read_heads
 from unic.checkpoints.saved import SavedStudent, ladder_of, read_config, standardizers_of
-from unic.config import from_dict
+from unic.config import from_dict, read_json
 from unic.distill.standardize import Standardizer, StatisticsConfig
 from unic.errors import ConfigError, WeightsError
 from unic.models.dinov2 import dinov2_to_timm, student_config
@@ -117,11 +117,19 @@ def _unic(path: Path, state: dict[str, Tensor], content: Any) -> SavedStudent:
 
 
 def _dinov2(path: Path, state: dict[str, Tensor], content: Any) -> SavedStudent:
-    options = _options(content)
+    options = _options(content) | _dimensions_beside(path)
     cfg = student_config(state, options, str(path))
     encoder = _encoder(cfg, dinov2_to_timm(state), path.stem, path)
     facts = _facts(content, options, "DINOv2")
     return SavedStudent(name=path.stem, cfg=cfg, encoder=encoder, facts=facts, source=path)
+
+
+def _dimensions_beside(path: Path) -> dict[str, Any]:
+    """What our export in DINOv2's format notes in config.json: the number of heads, which no tensor shows."""
+    config = path.with_name("config.json")
+    found = read_json(config) if config.is_file() else None
+    heads = _entry(found, "model_args", "num_heads")
+    return {"num_heads": heads} if isinstance(heads, int) else {}
 
 
 def _config_beside(path: Path) -> dict[str, Any]:

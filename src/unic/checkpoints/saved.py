@@ -128,5 +128,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{folder} is no run folder: it has no config.json")
     config = read_json(path)
     if not isinstance(config, dict) or not {"student", "seed"} <= config.keys():
-        raise ConfigError(f"{path} is not the configuration of a run")
+        raise ConfigError(
+            f"{path} is not the configuration of a run (a folder of transformers is named hf:{folder}; what was "
+            f"exported for timm is loaded with timm)"
+        )
     return config

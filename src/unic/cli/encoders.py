@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unic.cli.options import Common, parse, process_group
-from unic.errors import ConfigError
+from unic.errors import ConfigError, UnicError
 from unic.plugins import unknown
 
 if TYPE_CHECKING:
@@ -21,8 +21,11 @@ def teachers(words: list[str]) -> int:
     """List, fetch and check teachers: unic teachers list | fetch NAME... | check NAME..."""
     actions = {"list": _list, "fetch": _fetch, "check": _check}
     action, *rest = words or ["list"]
+    if action in ("-h", "--help"):
+        print(teachers.__doc__)
+        return 0
     if action not in actions:
-        raise ConfigError(unknown("word after unic teachers", action, actions))
+        raise ConfigError(unknown("command of unic teachers", action, actions))
     return actions[action](rest)
 
 
@@ -48,8 +51,13 @@ def export(words: list[str]) -> int:
 
     options = parse(_export_options(), words, "export")
     EXPORTS[options.to]  # an unknown name is found before anything is read
+    if not options.run.exists():
+        raise FileNotFoundError(
+            f"{options.run}: no such run folder or file of a student (teachers cannot be exported)"
+        )
     student = read_student(options.run)
-    out = options.out or Path("exports") / f"{student.name}_{options.to}"
+    name = "_".join(filter(None, (student.name, options.to, options.head)))
+    out = options.out or Path("exports") / name
     parity = write(
         student, options.to, out, head=options.head, images=options.images, tolerance=options.tolerance
     )
@@ -85,6 +93,8 @@ def _fetch(words: list[str]) -> int:
     from unic.teachers.fetch import WeightsFile, fetch
 
     options = parse(_names_options(), words, "teachers fetch")
+    if not options.names:
+        raise ConfigError("which teachers? unic teachers fetch NAME...; see `unic teachers list`")
     with process_group("cpu"):
         for name in options.names:
             if ":" in parse_reference(name)[0]:
@@ -94,7 +104,12 @@ def _fetch(words: list[str]) -> int:
         for name in options.names:
             weights = TEACHERS[parse_reference(name)[0]].weights
             path = fetch(weights, verify=True) if isinstance(weights, WeightsFile) else weights()
-            print(f"{name}: {path}")
+            if not path.is_file():
+                raise FileNotFoundError(f"{name}: no weights at {path.absolute()}")
+            published = isinstance(weights, WeightsFile) and weights.sha256
+            print(
+                f"{name}: {path}" + ("" if published else "  (no sha256 is published; this one is recorded)")
+            )
     return 0
 
 
@@ -102,7 +117,9 @@ def _check(words: list[str]) -> int:
     from unic.check import check_teacher
 
     options = parse(_check_options(), words, "teachers check")
-    table = _table("name", "parameters", "pixels", "grid", "CLS", "patches", "|CLS|", "|patch|", "sha256")
+    table = _table(
+        "name", "parameters", "pixels", "grid", "CLS", "patches", "|CLS|", "|patch|", "fingerprint"
+    )
     with process_group(options.device) as device:
         for name in options.names:
             found = check_teacher(name, options.images, device)
@@ -164,7 +181,7 @@ def _export_options() -> type:
         out: Path | None = None
         """Folder to write. None: exports/ and the run's name with the format."""
         head: str | None = None
-        """A teacher of the student: export its head, too (safetensors), or the student in its space (onnx)."""
+        """A teacher of the student: export its head alone of all (safetensors), or the student in its space (onnx)."""
         images: tuple[Path, ...] = ()
         """More photographs on which the exported student must agree with ours."""
         tolerance: float = 1e-4
@@ -200,6 +217,9 @@ def _here(name: str) -> str:
     from unic.teachers import TEACHERS, missing_weights
     from unic.teachers.fetch import WeightsFile
 
-    if not isinstance(TEACHERS[name].weights, WeightsFile):
-        return "package"
-    return "no" if missing_weights(name) else "yes"
+    if isinstance(TEACHERS[name].weights, WeightsFile):
+        return "no" if missing_weights(name) else "yes"
+    try:
+        return "yes" if TEACHERS[name].weights().is_file() else "no"
+    except (ImportError, OSError, UnicError):
+        return "no"

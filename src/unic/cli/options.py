@@ -31,13 +31,14 @@ def process_group(device: str) -> "Iterator[torch.device]":
 
     with parallel.process_group(device) as chosen:
         logging.basicConfig(
-            level=logging.INFO if parallel.is_main() else logging.WARNING,
+            level=logging.WARNING,  # of other libraries
             format="%(asctime)s %(message)s"
             if parallel.world_size() == 1
             else f"%(asctime)s [{parallel.rank()}] %(message)s",
             datefmt="%H:%M:%S",
             force=True,
         )
+        logging.getLogger("unic").setLevel(logging.INFO if parallel.is_main() else logging.WARNING)
         yield chosen
 
 

@@ -50,7 +50,7 @@ def recipes(words: list[str]) -> int:
 
     expect_list(words, "recipes")
     for name, recipe in RECIPES.items():
-        print(f"{name:14} {(recipe.__doc__ or '').splitlines()[0]}")
+        print(f"{name:16} {(recipe.__doc__ or '').splitlines()[0]}")
     return 0
 
 
@@ -81,6 +81,8 @@ def _estimate(recipe: "Recipe") -> str:
     from unic.train.estimate import describe, estimate
 
     check_names(recipe.teachers)
+    if recipe.start and not Path(recipe.start).expanduser().exists():
+        log.warning("start %s is not there (yet)", recipe.start)
     return describe(estimate(recipe, len(read_sources(recipe.data.root)) if recipe.data.root else None))
 
 
@@ -104,6 +106,8 @@ def _take_recipe(words: list[str]) -> tuple[str, "Recipe", list[str]]:
     from unic.recipes import RECIPES
     from unic.train.recipe import Recipe
 
+    if words and words[0] in ("-h", "--help"):
+        words = ["unic_vitb16", *words]  # every recipe has the same options
     if not words or words[0].startswith("-"):
         raise ConfigError(
             f"which recipe? unic distill RECIPE; known: {', '.join(RECIPES)}, or RUN/config.json"

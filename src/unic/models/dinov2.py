@@ -3,6 +3,7 @@
 Letters: D width, N patches, R registers, p patch size.
 """
 
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from torch import Tensor
 from unic.errors import ConfigError, WeightsError
 from unic.models.student import StudentConfig
 from unic.models.weights import renamed
+
+log = logging.getLogger(__name__)
 
 # DINOv2's models by width and depth. They come with 0 or 4 registers, all with layer-scale and patches of 14 pixels.
 _DINOV2 = {(384, 12): "small", (768, 12): "base", (1024, 24): "large", (1536, 40): "giant"}
@@ -37,6 +40,9 @@ def student_config(state: Mapping[str, Tensor], options: Mapping[str, Any], orig
     registers = state["register_tokens"].shape[1] if "register_tokens" in state else 0
     scaled = any(".ls1." in key for key in state)
     gated = any(".mlp.w12." in key for key in state)
+    hidden = state["blocks.0.mlp.fc1.weight"].shape[0] if "blocks.0.mlp.fc1.weight" in state else 4 * width
+    if hidden != 4 * width and not gated:
+        raise WeightsError(f"{origin}: its MLPs are {hidden} wide; unic builds ViTs with MLPs of 4 x {width}")
     if not (registers or scaled or gated):
         return StudentConfig(
             model=None,
@@ -109,8 +115,16 @@ def _grid(state: Mapping[str, Tensor], origin: str) -> tuple[int, int, int]:
 
 
 def _heads(width: int, options: Mapping[str, Any], origin: str) -> int:
+    if isinstance(options.get("num_heads"), int):
+        return options["num_heads"]
     arch = options.get("arch")
     if arch is None and width % _HEAD_WIDTH == 0:
+        log.info(
+            "%s does not say how many attention heads it has: %d assumed, of the usual width %d",
+            origin,
+            width // _HEAD_WIDTH,
+            _HEAD_WIDTH,
+        )
         return width // _HEAD_WIDTH
     if arch is None:
         raise WeightsError(

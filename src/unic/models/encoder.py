@@ -4,6 +4,7 @@ Letters: B images, N patches, D width, H W pixels, h w grid.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,6 +40,10 @@ class ImageEncoder(nn.Module):
         std: Sequence[float] = IMAGENET_STD,
     ):
         super().__init__()
+        if not (len(mean) == len(std) == 3 and all(map(math.isfinite, (*mean, *std))) and min(std) > 0):
+            raise ConfigError(
+                f"{name}: mean and std must be three numbers each, std above 0, got {mean} and {std}"
+            )
         self.model: Any = model
         self.name = name
         self.image_size = image_size
@@ -46,7 +51,14 @@ class ImageEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Pixels) -> Tokens:
-        """images: uint8, or floats in [0, 1], of any size (resized when it differs)."""
+        """images: uint8, or floats in [0, 1]; resized to `image_size` squared when they differ, whatever their aspect.
+
+        Raises ConfigError for other numbers and shapes.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ConfigError(f"images must be (B, 3, H, W), got {tuple(images.shape)}")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise ConfigError(f"images must be uint8, or floats in [0, 1], got {images.dtype}")
         return self.tokens(self.prepare(images))
 
     def tokens(self, pixels: Float[Tensor, "B 3 H W"]) -> Tokens:
@@ -82,9 +94,12 @@ class ImageEncoder(nn.Module):
         self.eval()
         try:
             tokens = self(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=self.mean.device))
-        except (RuntimeError, AttributeError, TypeError, ValueError, IndexError, AssertionError) as error:
-            if isinstance(error, ConfigError):
-                raise
+            defined = tokens.cls.is_meta or all(
+                bool(part.isfinite().all()) for part in (tokens.cls, tokens.patches)
+            )
+        except ConfigError:
+            raise
+        except Exception as error:  # the model may be anybody's code
             raise ConfigError(
                 f"{self.name}: {type(self.model).__name__} gives no CLS and patch tokens at {side} px "
                 f"({(str(error).splitlines() or [type(error).__name__])[0]})"
@@ -92,6 +107,8 @@ class ImageEncoder(nn.Module):
         finally:
             for module, mode in modes.items():
                 module.training = mode
+        if not defined:
+            raise ConfigError(f"{self.name} gives infinite or undefined features; its weights are damaged")
         num_patches = tokens.patches.shape[1]
         rows = round(num_patches**0.5)
         if rows * rows != num_patches:

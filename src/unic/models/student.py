@@ -50,8 +50,9 @@ class StudentConfig:
         given = [name for name in (*dimensions, "registers") if getattr(self, name) is not None]
         if self.model is not None and given:
             raise ConfigError(
-                f"student.{given[0]} has no effect beside student.model={self.model!r}; pass --student.model None "
-                f"to build the ViT from its dimensions"
+                f"student.{given[0]} has no effect beside student.model={self.model!r}; pass --student.model None to "
+                f"build the ViT from its dimensions, or for the named one "
+                + " ".join(f"--student.{name.replace('_', '-')} None" for name in given)
             )
         missing = [name for name in dimensions if getattr(self, name) is None]
         if self.model is None and missing:

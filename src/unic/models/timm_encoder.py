@@ -62,6 +62,8 @@ class TimmEncoder(ImageEncoder):
             )
             patches = last.flatten(2).transpose(1, 2)  # (B, D, h, w) -> (B, N, D)
         if self.cls_rule == "token":
+            if features.shape[1] == 1:  # PiT keeps its patches to itself
+                raise ConfigError(f"{self.name} gives a class token and no patch tokens; unic needs both")
             return Tokens(features[:, 0], patches)
         return Tokens(self.model.forward_head(features, pre_logits=True), patches)
 
@@ -110,10 +112,10 @@ def create_timm(
     base = name.split(".")[0]
     if not timm.is_model(base):
         raise ConfigError(unknown("timm model", base, timm.list_models()))
-    tagged = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    if image_size is not None and tagged is not None and tagged.fixed_input_size:
-        options["img_size"] = image_size
     try:
+        tagged = timm.get_pretrained_cfg(name, allow_unregistered=True)
+        if image_size is not None and tagged is not None and tagged.fixed_input_size:
+            options["img_size"] = image_size
         return timm.create_model(name, pretrained=pretrained, **{"num_classes": 0, **options})
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"timm:{name} cannot be built: {str(error).splitlines()[0]}") from error

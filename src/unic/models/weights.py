@@ -72,7 +72,7 @@ def read_file(path: Path) -> Any:
         ) from error
     except (
         SafetensorError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError,
-        OSError,
+        OSError, MemoryError,
     ) as error:  # fmt: skip
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path} is no readable file of weights ({first_line})") from error
@@ -89,6 +89,9 @@ def state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path} holds no state dict (expected names and tensors, got {type(content).__name__})"
         )
+    empty = [key for key, tensor in content.items() if tensor.is_meta]
+    if empty:
+        raise WeightsError(f"{path} holds tensors without values: {', '.join(empty[:10])}")
     for prefix in _PREFIXES:
         if all(key.startswith(prefix) for key in content):
             content = {key.removeprefix(prefix): tensor for key, tensor in content.items()}
@@ -136,7 +139,7 @@ def write_weights(
 def load_strictly(
     model: nn.Module, state: Mapping[str, Tensor], origin: str, *, assign: bool = False
 ) -> None:
-    """Loads `state` into `model`; on any mismatch raises WeightsError, with `model` untouched.
+    """Loads `state` into `model`, in its precision; on any mismatch raises WeightsError, with `model` untouched.
 
     assign: the model takes the tensors themselves, as one built on the meta device needs.
     """
@@ -160,4 +163,4 @@ def load_strictly(
     for key, tensor in state.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise WeightsError(f"{origin}: {key} has infinite or undefined values")
-    model.load_state_dict(state, assign=assign)
+    model.load_state_dict({key: tensor.to(own[key].dtype) for key, tensor in state.items()}, assign=assign)

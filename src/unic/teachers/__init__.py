@@ -70,6 +70,7 @@ _OPTIONS: dict[str, Callable[[str], object]] = {
     "layer": int,
     "cls": str,
     "model": str,
+    "name": str,
     "pretrained": int,
     "trust": int,
 }
@@ -109,14 +110,20 @@ def licence(reference: str) -> str | None:
 
 def short_name(reference: str) -> str:
     """The name of a teacher in metrics and parameter names: the reference without options, in safe letters."""
-    base = reference.partition("?")[0]
+    base, options = parse_reference(reference)
+    if "name" in options:
+        return _safe(options["name"])
     scheme, colon, rest = base.partition(":")
     if colon and scheme in SCHEMES:
         base = rest
     if scheme == "file":
         path = Path(base)
         base = path.parent.name if path.name == ENCODER_FILE else path.stem
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", base)
+    return _safe(base)
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", name)
 
 
 def parse_reference(reference: str) -> tuple[str, dict]:
@@ -143,6 +150,7 @@ def _resolve(reference: str) -> tuple[Scheme, str, dict]:
     if colon and name not in SCHEMES:
         raise ConfigError(unknown("kind of teacher", f"{name}:", [f"{known}:" for known in SCHEMES]))
     scheme = SCHEMES[name] if colon else _BY_NAME
+    options.pop("name", None)  # for short_name
     for key in options:
         if key not in scheme.options:
             raise ConfigError(f"{base}: {unknown('option', key, scheme.options)}")

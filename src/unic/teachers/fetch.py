@@ -162,7 +162,7 @@ def _check(file: WeightsFile, path: Path, again: bool) -> None:
     record = _read_record(path)
     if record and record.seen == _seen(path) and record.sha256.startswith(file.sha256 or "") and not again:
         return
-    if not (record or file.sha256 or file.size or again or os.access(path.parent, os.W_OK)):
+    if not (record or file.sha256 or file.size or again or os.access(_record_path(path).parent, os.W_OK)):
         return  # nothing to compare with, and no place to record what it is
     digest = file_sha256(path)
     wrong = _difference(file, digest, path.stat().st_size, record)
@@ -196,7 +196,8 @@ def _difference(file: WeightsFile, digest: str, size: int, record: _Record | Non
 
 
 def _record_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
+    """In our own folder, also for a file that lies in a mirror's: that one is not ours to write to."""
+    return weights_dir() / f"{path.name}.sha256"
 
 
 def _seen(path: Path) -> str:
@@ -217,6 +218,7 @@ def _read_record(path: Path) -> _Record | None:
 
 def _write_record(path: Path, digest: str) -> None:
     try:
+        weights_dir().mkdir(parents=True, exist_ok=True)
         write_atomically(_record_path(path), f"{_seen(path)}\n{digest}  {path.name}\n".encode())
     except OSError as error:  # a folder for reading only is a good place for weights
         log.info("%s: what it is cannot be recorded beside it (%s)", path, error.strerror)

@@ -44,12 +44,13 @@ def check_names(references: Sequence[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(
-            f"two teachers are called {twice[0]}; parameters and metrics go by that name, so rename one file"
+            f"two teachers are called {twice[0]}; parameters and metrics go by that name, so give one another: "
+            f"?name=..."
         )
     for name in names:
         if hasattr(nn.ModuleDict, name):
             raise ConfigError(
-                f"a teacher cannot be called {name!r}, which torch uses itself; rename its file"
+                f"a teacher cannot be called {name!r}, which torch uses itself; give it another name: ?name=..."
             )
 
 

@@ -16,6 +16,7 @@ from unic.distill.standardize import Standardizer
 from unic.errors import ConfigError
 from unic.models.student import build_student
 from unic.run import RunDir, remove_leftovers
+from unic.teachers import licence, short_name
 from unic.teachers.live import LiveTeachers, load_teachers
 from unic.train.checkpoint import TrainState, checkpoint_bytes, load_checkpoint
 from unic.train.metrics import num_sums
@@ -77,6 +78,7 @@ def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, Tra
         teachers=teachers,
         identity={
             "teachers": teachers.fingerprints(),
+            "licences": {short_name(reference): licence(reference) for reference in recipe.teachers},
             "data": sources.identity(),
             "num_images": len(sources),
         },

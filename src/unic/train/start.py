@@ -78,6 +78,12 @@ def begin_with(found: FoundStart, student: Student, standardizers: Mapping[str, 
     encoder, or what a shared teacher needs, has another shape here.
     """
     model = student.encoder.model
+    there, here = (_dimensions(encoder.model) for encoder in (found.encoder, student.encoder))
+    if there != here:
+        raise ConfigError(
+            f"start {found.path} holds a student of {there}, and this recipe asks for {here}; set student.* as in its "
+            f"config.json (only image_size and drop_path may differ)"
+        )
     load_strictly(model, fit_positions(found.weights, model, Resampling()), f"start {found.path}")
     if _architecture(found.encoder.model) != _architecture(model):
         raise ConfigError(
@@ -172,6 +178,11 @@ def _report(
         names([name for name in teachers if name not in taught]),
         names(sorted(taught - teachers.keys())),
     )
+
+
+def _dimensions(model: Any) -> str:
+    p = model.patch_embed.patch_size[0]
+    return f"width {model.embed_dim}, depth {len(model.blocks)}, patch size {p}, {model.num_reg_tokens} registers"
 
 
 def _architecture(model: Any) -> tuple[str, list[int]]:

@@ -3,8 +3,10 @@ the statistics, both or neither.
 """
 
 import contextlib
+import inspect
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -114,9 +116,11 @@ def parallel_student(job: Job, student: nn.Module) -> nn.Module:
     if parallel.world_size() == 1:
         return student
     all_used = job.recipe.loss.cls and job.recipe.loss.patches
-    return DistributedDataParallel(
-        student, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=not all_used
-    )
+    options: dict[str, Any] = {"gradient_as_bucket_view": True, "find_unused_parameters": not all_used}
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    older = "broadcast_buffers"
+    options["forward_sync_buffers" if "forward_sync_buffers" in known else older] = False
+    return DistributedDataParallel(student, **options)
 
 
 def total(parts: Sequence[dict[str, Moments]]) -> dict[str, Moments]:

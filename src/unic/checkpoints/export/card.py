@@ -52,7 +52,10 @@ def model_card(
     student = replace(student, config=_without_folders(student.config))
     references = student.teachers or {short_name(text): text for text in student.config.get("teachers", ())}
     student = replace(student, teachers=_without_folders(references))
-    licences = {name: licence(reference) for name, reference in references.items()}
+    # Recorded in the run, since plugins' teachers are known only while they are trained from.
+    recorded = student.facts.get("licences")
+    recorded = recorded if isinstance(recorded, Mapping) else {}
+    licences = {name: recorded.get(name) or licence(reference) for name, reference in references.items()}
     start, origin = student.config.get("start"), _origin(student)
     bound_by = {**licences, f"the weights it started from, {start}": licence(start)} if start else licences
     first, named = statement(bound_by), dict(bound_by)
@@ -121,15 +124,14 @@ def _summary(student: SavedStudent, head: str | None) -> str:
         f"patches of {encoder.patch_size} px{registers}, images of {encoder.image_size} px"
     )
     architecture = f" (timm's {student.cfg.model})" if student.cfg.model else ""
-    teachers = ", ".join(student.teachers) or f"teachers that are {_NOT_RECORDED}"
+    teachers = ", ".join(student.teachers)
+    origin = f"It was distilled from {teachers}." if teachers else f"How it was trained is {_NOT_RECORDED}."
     features = (
         "It gives one vector an image (CLS) and one a patch."
         if head is None
         else f"Exported with the head that maps its features into the space of {head}."
     )
-    return (
-        f"{vit}{architecture}. It was distilled from {teachers}. {features} Exported by unic {__version__}."
-    )
+    return f"{vit}{architecture}. {origin} {features} Exported by unic {__version__}."
 
 
 def _teachers(student: SavedStudent, licences: Mapping[str, str | None]) -> str:
@@ -168,7 +170,15 @@ def _recipe(student: SavedStudent) -> str:
 
 def _results(student: SavedStudent) -> str:
     path = (student.source if student.source.is_dir() else student.source.parent) / "results.jsonl"
-    records = read_lines(path) if student.config and path.is_file() else []
+    lines = read_lines(path) if student.config and path.is_file() else []
+    lines = [
+        line
+        for line in lines
+        if {"model", "dataset", "metric", "value"} <= line.keys() and math.isfinite(line["value"])
+    ]
+    # An evaluation may have been repeated: the last one of each counts.
+    facts = ("model", "dataset", "evaluation", "metric", "protocol", "model_hash", "data_hash")
+    records = {tuple(str(line.get(fact)) for fact in facts): line for line in lines}.values()
     rows = [
         [
             str(record["model"]),
@@ -178,7 +188,6 @@ def _results(student: SavedStudent) -> str:
             str(record.get("protocol", _NOT_RECORDED)),
         ]
         for record in records
-        if {"model", "dataset", "metric", "value"} <= record.keys() and math.isfinite(record["value"])
     ]
     if not rows:
         return f"Results: {_NOT_RECORDED}."

@@ -54,8 +54,9 @@ def write(student: SavedStudent, folder: Path, head: str | None) -> None:
         raise WeightsError(f"transformers' {kind}Model does not take the weights of {student.name}: {wrong}")
     model.save_pretrained(folder)
     mean, std = mean_and_std(student.encoder)
-    transformers.ViTImageProcessor(
-        size={"height": vit.image_size, "width": vit.image_size},
+    transformers.BitImageProcessor(
+        size={"shortest_edge": vit.image_size},
+        crop_size={"height": vit.image_size, "width": vit.image_size},
         resample=3,  # bicubic
         image_mean=mean,
         image_std=std,

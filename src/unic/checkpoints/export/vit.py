@@ -117,7 +117,7 @@ def plain_vit(student: SavedStudent, to: str) -> PlainViT:
             or b.mlp.act.approximate != "none"
             or not isinstance(b.mlp.norm, nn.Identity)
             for b in blocks
-            if type(b.mlp) is Mlp
+            if type(getattr(b, "mlp", None)) is Mlp
         ),
         "it normalises before the blocks": not isinstance(model.norm_pre, nn.Identity)
         or model.patch_embed.proj.bias is None,

@@ -31,6 +31,22 @@ def test_every_data_set_describes_itself_and_misses_its_folder_politely(name: st
         spec.read(tmp_path / "missing", spec.splits[0])
 
 
+# What the papers of the data sets say of all images together.
+TOTALS = {
+    "aircraft": 10_000, "cars196": 16_185, "dtd": 47 * 120, "eurosat": 27_000, "flowers": 8_189, "food101": 101_000,
+    "sun397": 397 * 100, "inat2019": 268_243, "in1k": 1_331_167,
+}  # fmt: skip
+
+
+def test_published_counts_are_given_for_both_parts_or_for_none():
+    for name in DATASETS:
+        spec = DATASETS[name]
+        assert not spec.counts or set(spec.splits) <= set(spec.counts)
+        assert len(spec.splits) == (1 if spec.train_set else 2)
+        if name in TOTALS:
+            assert sum(spec.counts[split] for split in spec.splits) == TOTALS[name]
+
+
 def test_digits_have_their_published_counts_and_a_balanced_test_part(digits: Path):
     train, test = (DATASETS["digits"].read(digits, split) for split in ("train", "test"))
     assert (len(train), len(test)) == (1297, 500)

@@ -1,10 +1,13 @@
 """evaluate, datasets: from encoders to numbers."""
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from unic.cli.options import Common, expect_list, parse, process_group
+from unic.cli.options import Common, parse, process_group
+from unic.errors import ConfigError
+from unic.plugins import unknown
 
 
 def evaluate(words: list[str]) -> int:
@@ -23,18 +26,49 @@ def evaluate(words: list[str]) -> int:
 
 
 def datasets(words: list[str]) -> int:
-    """List the data sets that evaluations know, and how their folders must look: unic datasets list."""
+    """List data sets, check one on disk: unic datasets list | check NAME --data-root DIR"""
+    actions = {"list": _list, "check": _check}
+    action, *rest = words or ["list"]
+    if action not in actions:
+        raise ConfigError(unknown("word after unic datasets", action, actions))
+    return actions[action](rest)
+
+
+def _list(words: list[str]) -> int:
     from rich.console import Console
     from rich.table import Table
 
     from unic.data.datasets import DATASETS
 
-    expect_list(words, "datasets")
-    table = Table("name", "splits", "classes", "layout", "source")
+    if words:
+        raise ConfigError(f"unic datasets list takes no more words, got {' '.join(words)!r}")
+    table = Table("name", "parts", "images", "classes", "layout", "source")
+    table.columns[0].no_wrap = True
+    table.columns[-1].overflow = "fold"  # an address cut short is of no use
     for name in DATASETS:
         spec = DATASETS[name]
-        table.add_row(name, " / ".join(spec.splits), str(spec.num_classes or "any"), spec.layout, spec.source)
-    Console().print(table)
+        counts = " / ".join(f"{spec.counts[split]:,}" if spec.counts else "any" for split in spec.splits)
+        table.add_row(
+            name, " / ".join(spec.splits), counts, str(spec.num_classes or "any"), spec.layout, spec.source
+        )
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    return 0
+
+
+def _check(words: list[str]) -> int:
+    from unic.data.datasets.check import check_dataset
+
+    options = parse(_check_options(), words, "datasets check")
+    with process_group("cpu"):
+        parts = check_dataset(
+            options.name, options.data_root, samples=options.samples,
+            allow_count_mismatch=options.allow_count_mismatch,
+        )  # fmt: skip
+    for part in parts:
+        print(
+            f"{options.name} {part.split}: {part.images:,} images in {part.root}; {part.present} of {part.classes} "
+            f"classes, {part.fewest} to {part.most} images each; {part.decoded} decoded; sha256 {part.identity[:12]}"
+        )
     return 0
 
 
@@ -62,5 +96,22 @@ def _evaluate_options() -> type:
         settings: Annotated[tyro.conf.FlagConversionOff[of_evaluations], tyro.conf.arg(name="")] = field(  # type: ignore[valid-type]
             default_factory=of_evaluations
         )
+
+    return Options
+
+
+def _check_options() -> type:
+    import tyro
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        name: tyro.conf.Positional[str]
+        """A name of `unic datasets list`."""
+        data_root: Path
+        """Folder of the data set, or one with a folder of its name."""
+        samples: int = 50
+        """Images of each part to decode."""
+        allow_count_mismatch: bool = False
+        """Accept a part of the data set."""
 
     return Options

@@ -1,0 +1,139 @@
+"""What the readers share: finding a set's files in each layout it comes in, and reading them or saying why not."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unic.data.images import ImageList, scan_folder
+from unic.errors import DataError
+
+
+def find_base(root: Path, places: Sequence[str], needed: Sequence[str]) -> Path:
+    """The first of some folders below `root` ("" is root itself) that holds all that is needed.
+
+    Raises DataError, which names the first missing piece of the place that holds most of it.
+    """
+    root = root.expanduser().absolute()
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; wanted one with {', '.join(needed)}")
+    missing = {
+        root / place: [name for name in needed if not (root / place / name).exists()] for place in places
+    }
+    best = min(missing, key=lambda place: len(missing[place]))
+    if missing[best]:
+        raise DataError(f"{best}: no {missing[best][0]} here; wanted {', '.join(needed)}")
+    return best
+
+
+def inner_folder(root: Path, *places: str) -> Path:
+    """The first of some folders below `root` that is there, or root, which may be that folder itself."""
+    root = root.expanduser().absolute()
+    return next((root / place for place in places if (root / place).is_dir()), root)
+
+
+def read_class_folders(
+    folder: Path, name: str, number: Mapping[str, int], classes: tuple[str, ...]
+) -> ImageList:
+    """Images laid out as folder/class/**/image, sorted by path.
+
+    number: from a folder's name to its position in `classes`, so that a missing folder shifts no label.
+    """
+    paths = scan_folder(folder)
+    start = len(str(folder)) + 1
+    found = [path[start:].partition("/")[0] for path in paths]
+    wanted = f"wanted folders of classes such as {', '.join(list(number)[:3])}"
+    if not paths:
+        raise DataError(f"{folder}: no image in this folder or below; {wanted}")
+    strange = sorted(set(found) - number.keys())
+    if strange:
+        raise DataError(f"{folder}: {_first(strange)} is no class of {name}; {wanted}")
+    labels = np.array([number[entry] for entry in found], dtype=np.int64)
+    return ImageList(tuple(paths), labels, classes, name, str(folder))
+
+
+def listed(
+    base: Path, paths: Iterable[str], labels: Any, classes: Iterable[str], *, name: str, source: Path
+) -> ImageList:
+    """Images that a file of the data set lists: paths below `base` and the number of each one's class.
+
+    source: that file, for the sentence about a label that is no class.
+    """
+    images, classes = tuple(f"{base}/{path}" for path in paths), tuple(classes)
+    numbers = np.array(labels, dtype=np.int64)
+    if not images:
+        raise DataError(f"{source}: lists no image")
+    wrong = np.flatnonzero((numbers < 0) | (numbers >= len(classes)))
+    if len(wrong):
+        raise DataError(
+            f"{source}: {images[wrong[0]]} has label {numbers[wrong[0]]}; wanted 0 to {len(classes) - 1}"
+        )
+    return ImageList(images, numbers, classes, name, str(base))
+
+
+def numbers_of(names: Iterable[str], classes: Sequence[str], source: Path) -> list[int]:
+    """The position of each name in `classes`; `source` is the file that names them."""
+    names, number = list(names), {name: i for i, name in enumerate(classes)}
+    strange = sorted(set(names) - number.keys())
+    if strange:
+        raise DataError(f"{source}: {_first(strange)} is none of the {len(classes)} classes")
+    return [number[name] for name in names]
+
+
+def read_rows(path: Path, columns: int = 1) -> list[list[str]]:
+    """The lines of a text file, cut at blanks into so many columns, of which the last one may hold blanks."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: no readable text file ({error})") from error
+    rows = [line.split(maxsplit=columns - 1) if columns > 1 else [line] for line in lines if line]
+    for row in rows:
+        if len(row) != columns:
+            raise DataError(f"{path}: line {' '.join(row)!r}; wanted {columns} words")
+    return rows
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty, without blanks around them."""
+    return [line for (line,) in read_rows(path)]
+
+
+def read_json(path: Path, *keys: str) -> Any:
+    """The content of a JSON file: an object that has these keys."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: no readable JSON file ({error})") from error
+    return _with_keys(path, content, keys)
+
+
+def read_mat(path: Path, *keys: str) -> Any:
+    """The arrays of a MATLAB file by name, without their axes of length 1; all of `keys` are in it."""
+    from scipy.io import loadmat
+
+    try:
+        content = loadmat(path, squeeze_me=True)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except Exception as error:  # scipy's reader raises whatever a damaged file leads it to
+        raise DataError(f"{path}: no readable MATLAB file ({error})") from error
+    return _with_keys(path, content, keys)
+
+
+def _with_keys(path: Path, content: Any, keys: Sequence[str]) -> Any:
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds a {type(content).__name__}; wanted names and values")
+    for key in keys:
+        if key not in content:
+            raise DataError(f"{path}: holds no {key!r}; wanted {', '.join(keys)}")
+    return content
+
+
+def _first(names: list[str]) -> str:
+    return repr(names[0]) + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")

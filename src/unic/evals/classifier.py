@@ -1,0 +1,284 @@
+"""A linear classifier on frozen features: what it is, how it is kept on disk, how its accuracy is reported.
+
+logreg.py and logreg_fast.py say how one is found. Letters: M training images, Q others, D width, K classes.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unic.config import from_dict, read_json
+from unic.errors import ConfigError, DataError, WeightsError
+from unic.evals import EvalData, Result
+from unic.evals.knn import accuracy
+from unic.evals.validation import NUM_RANKED, check_features, mean_per_class, ranking, split_trainval
+from unic.run import check_folder, remove_folder, write_folder, write_json
+
+log = logging.getLogger(__name__)
+
+LARGE = 100_000
+"""More training images than this are learned by SGD: between Food-101 (75,750), the largest of the sets UNIC
+solves by L-BFGS, and iNaturalist 2019 (265,213), the smallest it gives to SGD."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogregConfig:
+    """The defaults are UNIC's protocol; what differs from them is named in the protocol of the results."""
+
+    seeds: tuple[int, ...] = (22,)
+    """One classifier each: held-out images, order of trials, and for SGD first weights and order of images.
+    With several the mean is reported, and the standard deviation between them beside it."""
+    num_trials: int = 40
+    """Settings tried on held-out images."""
+    large: Literal["auto", "yes", "no"] = "auto"
+    """SGD on features of length 1 instead of L-BFGS; auto: for more than 100,000 training images."""
+    compat_split: bool = False
+    """Hold out as many images of each class as the reference does, with its flaw for small classes."""
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ConfigError(f"seeds {self.seeds}: expected one or more different ones, 0 or more each")
+        if self.num_trials < 1:
+            raise ConfigError(f"{self.num_trials} trials: expected 1 or more")
+
+    def is_large(self, num_images: int) -> bool:
+        return self.large == "yes" or (self.large == "auto" and num_images > LARGE)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method gets: features in the form it expects, and labels that count without gaps.
+
+    train, held_out: rows of the two parts of the features; together they are all rows, or all but those
+      whose class has no other row to be learned from (only with `compat_split`).
+    record: file for finished trials, or None.
+    """
+
+    features: Float[Tensor, "M D"]
+    labels: Int64[Tensor, " M"]
+    num_classes: int
+    train: Int64[Tensor, " T"]
+    held_out: Int64[Tensor, " V"]
+    seed: int
+    num_trials: int
+    record: Path | None
+
+    def held_out_accuracy(self, scores: Float[Tensor, "V K"]) -> float:
+        """Top-1 on the held-out images, in percent."""
+        return accuracy(ranking(scores), self.labels[self.held_out], 1)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a method gives: a classifier of the task's classes, and the settings it was found with."""
+
+    weight: Float[Tensor, "K D"]
+    bias: Float[Tensor, " K"]
+    settings: dict[str, float]
+    held_out: float
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to find a classifier. `protocol` and `protocol_large` change when its results do."""
+
+    name: str
+    protocol: str
+    protocol_large: str
+    solve: Callable[[Task], Solution]
+    solve_large: Callable[[Task], Solution]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Scores of all classes of a data set; a class that had no training image scores -inf.
+
+    unit_length: features are brought to length 1 first.
+    settings: C, or rate and decay. held_out: top-1 in percent when they were chosen.
+    """
+
+    weight: Float[Tensor, "K D"]
+    bias: Float[Tensor, " K"]
+    unit_length: bool
+    settings: dict[str, float]
+    held_out: float
+
+    def scores(self, features: Float[Tensor, "Q D"]) -> Float[Tensor, "Q K"]:
+        """On the device of the features."""
+        features = F.normalize(features, dim=1) if self.unit_length else features
+        return features @ self.weight.to(features.device).T + self.bias.to(features.device)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    unit_length: bool
+    settings: Any
+    held_out: float
+
+
+def fit_classifier(
+    features: Float[Tensor, "M D"],
+    labels: Int64[Tensor, " M"],
+    num_classes: int,
+    *,
+    method: Method,
+    config: LogregConfig,
+    seed: int,
+    cache: Path | None = None,
+) -> Classifier:
+    """The classifier of one seed: settings chosen on held-out images, then learned from all images.
+
+    features: on the device to compute on; labels anywhere. Labels may leave numbers below num_classes out.
+    cache: folder for classifiers, used again for the same features, labels, method and settings; a search
+      that was killed continues there.
+    Raises DataError for features that are not finite, fewer than two classes, or nothing to hold out.
+    """
+    check_features(features, labels, num_classes)
+    large = config.is_large(len(features))
+    folder = None
+    if cache is not None:
+        facts = {
+            "protocol": protocol(method, config, len(features)),
+            "seed": seed,
+            "num_classes": num_classes,
+            "features": _sha256(features),
+            "labels": _sha256(labels),
+        }
+        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        folder = cache / "classifiers" / key
+        if (kept := _read(folder / "fitted", num_classes, features.shape[1])) is not None:
+            return kept
+    present, dense = labels.cpu().unique(return_inverse=True)
+    train, held_out = split_trainval(dense, seed=seed, compat=config.compat_split)
+    held_out = held_out[torch.isin(dense[held_out], dense[train])]
+    if not len(held_out) or len(dense[train].unique()) < 2:
+        raise DataError(
+            f"{len(train)} images to learn from and {len(held_out)} to choose settings by, of "
+            f"{len(dense[train].unique())} classes: too few; compat_split leaves less than the default split"
+        )
+    task = Task(
+        F.normalize(features, dim=1) if large else features,
+        dense.to(features.device),
+        len(present),
+        train.to(features.device),
+        held_out.to(features.device),
+        seed,
+        config.num_trials,
+        folder / "trials.jsonl" if folder else None,
+    )
+    solution = (method.solve_large if large else method.solve)(task)
+    chosen = ", ".join(f"{name} {value:.3g}" for name, value in solution.settings.items())
+    log.info("%s: seed %d: %s, held-out top-1 %.2f %%", method.name, seed, chosen, solution.held_out)
+    weight = torch.zeros(num_classes, features.shape[1])
+    bias = torch.full((num_classes,), -torch.inf)
+    weight[present], bias[present] = solution.weight.float().cpu(), solution.bias.float().cpu()
+    classifier = Classifier(weight, bias, large, solution.settings, solution.held_out)
+    if folder is not None:
+        _write(folder / "fitted", classifier)
+    return classifier
+
+
+def protocol(method: Method, config: LogregConfig, num_images: int) -> str:
+    """The method's version, and every setting that is not the protocol's own."""
+    parts = [method.protocol_large if config.is_large(num_images) else method.protocol]
+    if config.num_trials != LogregConfig.num_trials:
+        parts.append(f"trials={config.num_trials}")
+    if config.compat_split:
+        parts.append("compat_split")
+    return " ".join(parts)
+
+
+def report(data: EvalData, method: Method, config: LogregConfig) -> list[Result]:
+    """Top-1, top-5 and mean per-class accuracy on the test images, and for several seeds how they spread."""
+    train = data.features("train").to(data.device)
+    test, labels = data.features("test").to(data.device), data.labels("test")
+    found = []
+    for seed in config.seeds:
+        classifier = fit_classifier(
+            train,
+            data.labels("train"),
+            len(data.classes),
+            method=method,
+            config=config,
+            seed=seed,
+            cache=data._cache,
+        )
+        ranked = ranking(classifier.scores(test)).cpu()
+        found.append(
+            {
+                "top1": accuracy(ranked, labels, 1),
+                f"top{NUM_RANKED}": accuracy(ranked, labels, NUM_RANKED),
+                "mean_per_class": mean_per_class(ranked[:, 0], labels),
+            }
+        )
+    name = protocol(method, config, len(train))
+    if config.seeds != LogregConfig.seeds:
+        name += f" seeds={','.join(map(str, config.seeds))}"
+    results = []
+    for metric in found[0]:
+        values = [accuracies[metric] for accuracies in found]
+        results.append(data.result(method.name, metric, float(np.mean(values)), protocol=name))
+    if len(found) > 1:
+        for metric in found[0]:
+            spread = float(np.std([accuracies[metric] for accuracies in found], ddof=1))
+            results.append(
+                data.result(method.name, f"{metric}_std", spread, protocol=name, higher_is_better=False)
+            )
+    return results
+
+
+def _sha256(tensor: Tensor) -> str:
+    array = np.ascontiguousarray(tensor.cpu().numpy())
+    return hashlib.sha256(array.view(np.uint8).data).hexdigest() + str(tuple(array.shape))
+
+
+def _write(folder: Path, classifier: Classifier) -> None:
+    def fill(temporary: Path) -> None:
+        tensors = {"weight": classifier.weight, "bias": classifier.bias}
+        save_file(tensors, temporary / "classifier.safetensors")
+        facts = {
+            "unit_length": classifier.unit_length,
+            "settings": classifier.settings,
+            "held_out": classifier.held_out,
+        }
+        write_json(temporary / "classifier.json", facts)
+
+    try:
+        write_folder(folder, fill)
+    except (OSError, SafetensorError) as error:
+        # Another process may have kept the same classifier first; a full disk does not make it wrong.
+        if not folder.exists():
+            log.warning("the classifier is not kept for next time: %s", error)
+
+
+def _read(folder: Path, num_classes: int, width: int) -> Classifier | None:
+    """A kept classifier; None when there is none, or a damaged one, which is removed."""
+    if not folder.exists():
+        return None
+    try:
+        check_folder(folder)
+        tensors = load_file(folder / "classifier.safetensors")
+        facts = from_dict(_Facts, read_json(folder / "classifier.json"))
+        if tensors["weight"].shape != (num_classes, width) or tensors["bias"].shape != (num_classes,):
+            raise WeightsError(f"{folder}: weight {tuple(tensors['weight'].shape)}")
+        return Classifier(
+            tensors["weight"], tensors["bias"], facts.unit_length, facts.settings, facts.held_out
+        )
+    except (WeightsError, ConfigError, SafetensorError, OSError, KeyError) as error:
+        log.warning("a kept classifier is removed and fitted again: %s", error)
+        with contextlib.suppress(FileNotFoundError):  # another process was first
+            remove_folder(folder)
+        return None

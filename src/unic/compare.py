@@ -1,18 +1,19 @@
-"""Several encoders, one data set: the comparison behind `unic evaluate` and `unic demo`."""
+"""Several encoders, one or more data sets: the comparison behind `unic evaluate` and `unic demo`."""
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from unic import parallel
 from unic.cache import cache_dir
 from unic.checkpoints import check, load, load_untrained
-from unic.errors import ConfigError
+from unic.data.datasets import DATASETS, Roots
+from unic.errors import ConfigError, DataError
 from unic.evals import EVALUATIONS, EvalOptions, evaluate
+from unic.evals.validation import log_odds
 from unic.models.encoder import ImageEncoder
 from unic.run import RunDir
 from unic.teachers import short_name
@@ -22,47 +23,115 @@ log = logging.getLogger(__name__)
 
 def evaluate_encoders(
     references: Sequence[str],
-    dataset: str,
-    data_root: Path,
-    evals: Sequence[str],
+    plan: Mapping[str, Sequence[str]],
+    data_root: Path | Roots,
     options: EvalOptions,
     *,
     device: torch.device,
     untrained: bool = False,
+    skip_missing: bool = False,
     out: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Evaluates every encoder; gives the results as records, and adds them to `out` and to the runs they belong to.
 
+    plan: by data set, the evaluations; of a plan with several sets, those that do not fit an encoder are left out.
     untrained: evaluate the student of each run folder as it was initialised, too.
+    skip_missing: leave out data sets that have no folder in `data_root`, instead of refusing to start.
     """
-    if not references:
-        raise ConfigError("no encoder to evaluate; name a teacher, a URI or a run folder")
-    for name in evals:
-        EVALUATIONS[name]  # unknown names are found before anything is computed
-    for reference in references:
-        check(reference)
+    plan, roots = _checked(references, plan, data_root, skip_missing)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.open("a").close()
-    if parallel.world_size() > 1:
-        raise ConfigError("unic evaluate runs in one process; start it without torchrun")
     records = []
     for reference, encoder in _encoders(references, untrained):
-        results = evaluate(
-            encoder.to(device), dataset, data_root, evals, options, cache=cache_dir(), device=device
-        )
-        found = [dataclasses.asdict(result) for result in results]
-        files = [out] if out else []
-        if Path(reference).is_dir():
-            files.append(Path(reference) / "results.jsonl")
-        for file in files:
-            try:
-                for record in found:
-                    RunDir(file.parent).append(file.name, record)
-            except OSError as error:
-                log.warning("results are not written to %s: %s", file, error)
-        records += found
+        encoder.to(device)
+        measured = []
+        for dataset, evals in plan.items():
+            fitting = [name for name in evals if len(plan) == 1 or EVALUATIONS[name].fits(encoder)]
+            for name in sorted(set(evals) - set(fitting)):
+                log.info("%s  %s: %s does not fit this encoder", encoder.name, dataset, name)
+            if not fitting:
+                continue
+            results = evaluate(encoder, dataset, roots, fitting, options, cache=cache_dir(), device=device)
+            found = [dataclasses.asdict(result) for result in results]
+            _write(found, reference, out)
+            measured += found
+        average = mean_log_odds(measured)
+        _write(average, reference, out)
+        records += measured + average
     return records
+
+
+def mean_log_odds(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One number for one model over several data sets to learn, ImageNet-1K aside, as t-ReX reports it (Table 2).
+
+    records: of one model. Nothing for fewer than two data sets.
+    """
+    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for record in records:
+        name, spec = record["dataset"], DATASETS[record["dataset"]]
+        if record["metric"] == "top1" and name != "in1k" and not spec.train_set:
+            found.setdefault(record["evaluation"], {})[name] = record
+    return [
+        {
+            **next(iter(sets.values())),
+            "dataset": f"mean of {len(sets)}",
+            "evaluation": evaluation,
+            "metric": "log_odds",
+            "value": log_odds([record["value"] for record in sets.values()]),
+            "unit": "nats",
+            "protocol": f"log-odds-1 {','.join(sets)}",
+            "data_hash": " ".join(record["data_hash"][:12] for record in sets.values()),
+            "seconds": sum(record["seconds"] for record in sets.values()),
+        }
+        for evaluation, sets in found.items()
+        if len(sets) > 1
+    ]
+
+
+def _checked(
+    references: Sequence[str], plan: Mapping[str, Sequence[str]], data_root: Path | Roots, skip_missing: bool
+) -> tuple[Mapping[str, Sequence[str]], Roots]:
+    """The plan and the places of its data sets, with all mistakes found before anything is computed."""
+    if not references:
+        raise ConfigError("no encoder to evaluate; name a teacher, a URI or a run folder")
+    for dataset, evals in plan.items():
+        DATASETS[dataset]
+        for name in evals:
+            EVALUATIONS[name]
+        if not evals:
+            raise ConfigError(f"no evaluation named; known: {', '.join(EVALUATIONS)}")
+    for reference in references:
+        check(reference)
+    roots = data_root if isinstance(data_root, Roots) else Roots(data_root)
+    if len(plan) == 1:
+        return plan, roots
+    needed = {dataset: DATASETS[dataset].train_set or dataset for dataset in plan}
+    missing = [name for name, learned in needed.items() if not (roots.has(name) and roots.has(learned))]
+    if missing and not skip_missing:
+        raise DataError(
+            f"{len(missing)} of {len(plan)} data sets have no folder in {roots.common or 'the places given'}: "
+            f"{', '.join(missing)}; add them, name their folders with --data-root NAME=FOLDER, or leave them out with "
+            f"--skip-missing"
+        )
+    for name in missing:
+        log.warning("%s is left out: no folder of it or of what it is learned from", name)
+    plan = {dataset: evals for dataset, evals in plan.items() if dataset not in missing}
+    if not plan:
+        raise DataError(f"no data set is left: none has a folder in {roots.common}")
+    return plan, roots
+
+
+def _write(records: Sequence[dict[str, Any]], reference: str, out: Path | None) -> None:
+    files = [out] if out else []
+    if Path(reference).is_dir():
+        files.append(Path(reference) / "results.jsonl")
+    for file in files:
+        try:
+            for record in records:
+                RunDir(file.parent).append(file.name, record)
+        except OSError as error:
+            log.warning("results are not written to %s: %s", file, error)
 
 
 def baselines(references: Sequence[str]) -> list[str]:

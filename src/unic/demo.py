@@ -30,7 +30,7 @@ def run_demo(out: Path, device: torch.device) -> bool:
         return False
     (run / "results.jsonl").unlink(missing_ok=True)  # a repeated demo would list everything twice
     records = evaluate_encoders(
-        [*recipe.teachers, str(run)], "digits", images, ("knn",), EvalOptions(), device=device, untrained=True,
+        [*recipe.teachers, str(run)], {"digits": ("knn",)}, images, EvalOptions(), device=device, untrained=True,
         out=out / "results.jsonl",
     )  # fmt: skip
     plot_losses(RunDir(run).read("metrics.jsonl"), out / "losses.png")

@@ -11,7 +11,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from unic.errors import ConfigError
 from unic.evals import EvalOptions, own_settings
-from unic.evals.knn import GRID, KnnConfig, _possible_ks, accuracy, knn_predict, nearest
+from unic.evals.knn import KnnConfig, _possible_ks, accuracy, knn_predict
+from unic.evals.knn_nearest import GRID, nearest
 
 T = 0.07
 

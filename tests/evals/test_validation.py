@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unic.errors import ConfigError, DataError
-from unic.evals.validation import check_features, log_odds, mean_per_class, ranking, split_trainval
+from unic.evals.validation import check_features, log_odds, split_trainval
 
 
 def counts(labels, *, seed=22, compat=False):
@@ -72,19 +72,6 @@ def test_when_each_class_has_one_image_a_sentence_says_that_none_can_be_held_out
         split_trainval(torch.arange(3), seed=0)
     with pytest.raises(DataError, match="none left to learn from"):
         split_trainval(torch.arange(3), seed=0, compat=True)
-
-
-def test_classes_are_ranked_by_score_and_no_answer_is_minus_one():
-    inf, nan = math.inf, math.nan
-    scores = torch.tensor([[1.0, 3.0, 2.0, -inf], [2.0, 2.0, -inf, nan], [-inf, nan, -inf, -inf]])
-    assert ranking(scores).tolist() == [[1, 2, 0, -1], [0, 1, -1, -1], [-1, -1, -1, -1]]
-    assert ranking(torch.arange(9.0)[None]).tolist() == [[8, 7, 6, 5, 4]]
-
-
-def test_mean_per_class_weighs_classes_equally_and_leaves_out_those_without_test_images():
-    labels = torch.tensor([0, 0, 0, 0, 2, 5, 5])
-    predicted = torch.tensor([0, 0, 0, 1, 0, 5, 5])
-    assert mean_per_class(predicted, labels) == pytest.approx(100 * (3 / 4 + 0 + 1) / 3)
 
 
 def test_log_odds_is_the_mean_of_the_logits_of_the_accuracies():

@@ -1,5 +1,6 @@
 """Encoders by any name a person would use: a teacher, a URI, a run folder, or the file of a student."""
 
+from functools import partial
 from pathlib import Path
 
 from unic.checkpoints.published import read_published
@@ -22,7 +23,13 @@ def load(reference: str | Path, head: str | None = None) -> ImageEncoder:
     path = Path(reference).expanduser()
     if path.exists():
         student = read_student(path)
-        return student.encoder if head is None else student.head(head)
+        encoder = student.encoder if head is None else student.head(head)
+        encoder.spaces = {
+            student.teachers[name]: partial(student.head, name)
+            for name in ([head] if head else student.standardizers)
+            if name in student.teachers
+        }
+        return encoder
     if isinstance(reference, Path) or ("/" in str(reference) and ":" not in str(reference)):
         raise FileNotFoundError(f"{reference}: no such run folder or file")
     if head is not None:

@@ -65,6 +65,7 @@ class HeadEncoder(ImageEncoder):
             nn.ModuleDict(parts), name=f"{encoder.name}@{teacher}", image_size=encoder.image_size
         )
         self.teacher = teacher
+        self.to(encoder.mean.device)  # the encoder may have been moved since the student was read
         self.mean.copy_(encoder.mean)
         self.std.copy_(encoder.std)
         self.measure()

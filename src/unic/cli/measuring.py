@@ -11,15 +11,19 @@ from unic.plugins import unknown
 
 
 def evaluate(words: list[str]) -> int:
-    """Measure encoders: unic evaluate ENCODER... --data-root DIR --evals knn"""
+    """Measure encoders: unic evaluate ENCODER... --data-root DIR --evals knn logreg-fast | --suite transfer"""
+    from unic import parallel
     from unic.compare import baselines, evaluate_encoders
+    from unic.data.datasets import Roots
     from unic.report.tables import print_results
 
     options = parse(_evaluate_options(), words, "evaluate")
     with process_group(options.device) as device:
+        if parallel.world_size() > 1:
+            raise ConfigError("unic evaluate runs in one process; start it without torchrun")
         results = evaluate_encoders(
-            options.encoders, options.dataset, options.data_root, options.evals, options.settings,
-            device=device, untrained=options.untrained, out=options.out,
+            options.encoders, options.plan(), Roots.parse(options.data_root), options.settings,
+            device=device, untrained=options.untrained, skip_missing=options.skip_missing, out=options.out,
         )  # fmt: skip
         print_results(results, baselines(options.encoders))
     return 0
@@ -56,12 +60,13 @@ def _list(words: list[str]) -> int:
 
 
 def _check(words: list[str]) -> int:
+    from unic.data.datasets import Roots
     from unic.data.datasets.check import check_dataset
 
     options = parse(_check_options(), words, "datasets check")
     with process_group("cpu"):
         parts = check_dataset(
-            options.name, options.data_root, samples=options.samples,
+            options.name, Roots.parse(options.data_root), samples=options.samples,
             allow_count_mismatch=options.allow_count_mismatch,
         )  # fmt: skip
     for part in parts:
@@ -76,6 +81,7 @@ def _evaluate_options() -> type:
     import tyro
 
     from unic.evals import options_type
+    from unic.evals.suites import suite
 
     of_evaluations = options_type()
 
@@ -83,12 +89,16 @@ def _evaluate_options() -> type:
     class Options(Common):
         encoders: tyro.conf.Positional[tuple[str, ...]]
         """Teachers by name, URIs (timm:..., file:...), or run folders."""
-        data_root: Path
-        """Folder of the data set."""
-        dataset: str = "image_folder"
-        """How the folder is read; see `unic datasets list`."""
-        evals: tuple[str, ...] = ("knn",)
-        """Which evaluations."""
+        data_root: tuple[str, ...]
+        """Folder of the data set, or one with a folder for each data set; NAME=FOLDER for a set that lies elsewhere."""
+        dataset: tuple[str, ...] = ()
+        """Data sets; see `unic datasets list`. image_folder when none is named."""
+        suite: str | None = None
+        """transfer, robustness, paper or quick: data sets, and evaluations of each, instead of `dataset`."""
+        evals: tuple[str, ...] = ()
+        """Which evaluations: knn, logreg-fast, logreg, zero-shot. knn, or those of the suite, when none is named."""
+        skip_missing: bool = False
+        """Leave out data sets that have no folder in data_root."""
         untrained: bool = False
         """Also evaluate the student of each run as it was initialised: what a result has to beat."""
         out: Path | None = None
@@ -96,6 +106,14 @@ def _evaluate_options() -> type:
         settings: Annotated[tyro.conf.FlagConversionOff[of_evaluations], tyro.conf.arg(name="")] = field(  # type: ignore[valid-type]
             default_factory=of_evaluations
         )
+
+        def plan(self) -> dict[str, tuple[str, ...]]:
+            """By data set, the evaluations."""
+            if self.suite is None:
+                return {name: self.evals or ("knn",) for name in self.dataset or ("image_folder",)}
+            if self.dataset:
+                raise ConfigError("a suite names its data sets: --suite or --dataset, not both")
+            return {name: self.evals or own for name, own in suite(self.suite).items()}
 
     return Options
 
@@ -107,8 +125,8 @@ def _check_options() -> type:
     class Options:
         name: tyro.conf.Positional[str]
         """A name of `unic datasets list`."""
-        data_root: Path
-        """Folder of the data set, or one with a folder of its name."""
+        data_root: tuple[str, ...]
+        """Folder of the data set, or one with a folder of its name; or NAME=FOLDER."""
         samples: int = 50
         """Images of each part to decode."""
         allow_count_mismatch: bool = False

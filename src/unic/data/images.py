@@ -63,14 +63,17 @@ class ImageList:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def identity(self) -> str:
-        """sha256 over every file's path below `root`, size and time of change, and over the labels."""
+    def identity(self, *, times: bool = True) -> str:
+        """sha256 over every file's path below `root`, size and time of change, and over the labels.
+
+        times: without them it is the same on every machine that holds the same files.
+        """
         digest = hashlib.sha256()
         prefix = self.root.rstrip("/") + "/"
         for path in self.paths:
             try:
                 facts = Path(path).stat()
-                size, changed = facts.st_size, facts.st_mtime_ns
+                size, changed = facts.st_size, facts.st_mtime_ns if times else 0
             except (OSError, ValueError):
                 size, changed = -1, -1
             digest.update(os.fsencode(path.removeprefix(prefix)) + f"\0{size}\0{changed}\n".encode())

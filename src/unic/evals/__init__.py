@@ -3,11 +3,10 @@
 An evaluation is one file in this folder (or a `--plugin`) that adds an `Evaluation` to `EVALUATIONS`; copy
 knn.py. It takes an Encoder, so teachers, students, and students in a teacher's space all cost no code.
 
-Letters: M images of a split, D width.
+Letters: M images of a split, D width, Q test images, K classes, R ranks.
 """
 
 import dataclasses
-import hashlib
 import json
 import logging
 import time
@@ -16,16 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unic.config import from_dict
-from unic.data.datasets import DATASETS
+from unic.data.datasets import Roots, Targets
 from unic.data.images import ImageList
-from unic.errors import ConfigError, DataError
+from unic.errors import ConfigError
 from unic.evals.features import Precision, Token, extract
+from unic.evals.splits import Splits, read_splits
 from unic.plugins import Registry
 from unic.tokens import Encoder
 
@@ -38,6 +37,9 @@ class Result:
 
     protocol: version of the evaluation ("knn-1"), followed by every setting that is not the protocol's own.
       Only numbers of the same protocol and data hash are comparable.
+    model_hash: of weights, preprocessing, and where tokens are read.
+    data_hash: of the split: paths, sizes and labels of its images; the same on every machine.
+    seed: of what was drawn at random, where that was one seed.
     seconds: wall-clock time of the evaluation this number is from, features included.
     """
 
@@ -51,6 +53,7 @@ class Result:
     protocol: str
     model_hash: str
     data_hash: str
+    seed: int | None = None
     seconds: float = 0.0
 
     def to_json(self) -> str:
@@ -72,6 +75,8 @@ class EvalOptions:
     """Processes that read images; chosen by the number of processor cores when not given."""
     precision: Precision = "fp32"
     """Number format of the encoder; bf16 is faster, and named in the protocol of its results."""
+    allow_count_mismatch: bool = False
+    """Accept a data set of which images are missing; its data hash tells such results apart."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -79,13 +84,15 @@ class EvalOptions:
 
 
 class EvalData:
-    """One data set as one encoder sees it. Features are computed when first asked for, then kept."""
+    """One data set as one encoder sees it. Features are computed when first asked for, then kept.
+
+    cache: folder for features, classifiers and other things worth keeping; None keeps nothing.
+    """
 
     def __init__(
         self,
         name: str,
-        train: ImageList,
-        test: ImageList,
+        splits: Splits,
         *,
         encoder: Encoder,
         options: EvalOptions,
@@ -93,36 +100,76 @@ class EvalData:
         cache: Path | None,
     ):
         self.name = name
-        self.train = train
-        self.test = test
+        self.splits = splits
         self.device = device
+        self.cache = cache
         self._encoder = encoder
         self._options = options
-        self._cache = cache
         self._kept: dict[tuple[str, Token], Tensor] = {}
-        self.classes = train.classes or ()
+        self.classes = (splits.train or splits.test).classes or ()
         self.model_hash = encoder.fingerprint()
-        self.data_hash = hashlib.sha256(f"{train.identity()} {test.identity()}".encode()).hexdigest()
+        self.data_hash = splits.identity()
+
+    @property
+    def train(self) -> ImageList | None:
+        """None for an evaluation that learns nothing."""
+        return self.splits.train
+
+    @property
+    def test(self) -> ImageList:
+        return self.splits.test
+
+    @property
+    def targets(self) -> Targets:
+        return self.splits.targets
+
+    def ranked(self, scores: Float[Tensor, "Q K"]) -> Int64[Tensor, "Q R"]:
+        """The five classes of highest score, of those that count in this set."""
+        return self.splits.ranked(scores)
+
+    def accuracy(self, ranked: Int64[Tensor, "Q R"], top: int) -> float:
+        """Share of the test images, in percent, with a right answer among the first `top` classes."""
+        return self.splits.accuracy(ranked, top)
+
+    def mean_per_class(self, ranked: Int64[Tensor, "Q R"]) -> float:
+        """Top-1 accuracy of each class, averaged over classes, in percent."""
+        return self.splits.mean_per_class(ranked)
+
+    def seen_by(self, encoder: Encoder) -> "EvalData":
+        """The same data through another encoder."""
+        return EvalData(
+            self.name,
+            self.splits,
+            encoder=encoder,
+            options=self._options,
+            device=self.device,
+            cache=self.cache,
+        )
 
     def features(self, split: Literal["train", "test"], token: Token = "cls") -> Float[Tensor, "M D"]:
         """float32 features of all images of a split, in the order of its ImageList, on the CPU."""
         if (split, token) not in self._kept:
-            images = self.train if split == "train" else self.test
             features = extract(
                 self._encoder,
-                images,
+                self._images(split),
                 device=self.device,
                 batch_size=self._options.batch_size,
                 workers=self._options.workers,
                 precision=self._options.precision,
-                cache_root=self._cache,
+                cache_root=self.cache,
                 tokens=(token,),
             )
             self._kept[split, token] = features[token]
         return self._kept[split, token]
 
     def labels(self, split: Literal["train", "test"]) -> Int64[Tensor, " M"]:
-        return torch.as_tensor((self.train if split == "train" else self.test).labels, dtype=torch.int64)
+        """Positions in the classes of this split, which differ where the training part is another data set."""
+        return torch.as_tensor(self._images(split).labels, dtype=torch.int64)
+
+    def _images(self, split: Literal["train", "test"]) -> ImageList:
+        images = self.train if split == "train" else self.test
+        assert images is not None, "an evaluation that reads training images has uses_train=True"
+        return images
 
     def result(
         self,
@@ -133,6 +180,7 @@ class EvalData:
         protocol: str,
         unit: str = "%",
         higher_is_better: bool = True,
+        seed: int | None = None,
     ) -> Result:
         """A Result with the identities of this encoder and this data filled in."""
         precision = "" if self._options.precision == "fp32" else f" precision={self._options.precision}"
@@ -147,6 +195,7 @@ class EvalData:
             protocol=protocol + precision,
             model_hash=self.model_hash,
             data_hash=self.data_hash,
+            seed=seed,
         )
 
 
@@ -156,12 +205,16 @@ class Evaluation:
 
     run: gives the reported number first, then the others.
     settings: the defaults of its own options, a frozen dataclass that `run` finds by `own_settings`.
+    uses_train: whether it needs training images; without, `EvalData.train` is None.
+    fits: whether it can judge an encoder at all; suites leave out what does not.
     """
 
     name: str
     run: Callable[[Encoder, EvalData, EvalOptions], list[Result]]
     description: str
     settings: Any = None
+    uses_train: bool = True
+    fits: Callable[[Encoder], bool] = lambda encoder: True
 
 
 EVALUATIONS: Registry[Evaluation] = Registry("evaluation", "unic.evals")
@@ -192,7 +245,7 @@ def own_settings(options: EvalOptions, evaluation: str) -> Any:
 def evaluate(
     encoder: Encoder,
     dataset: str,
-    data_root: Path,
+    data_root: Path | Roots,
     evals: Sequence[str],
     options: EvalOptions,
     *,
@@ -201,19 +254,21 @@ def evaluate(
 ) -> list[Result]:
     """Runs evaluations on the training and test images of one data set; the results in the order of `evals`.
 
-    data_root: the folder of this data set.
+    data_root: the folder of this data set, or a folder of data sets.
     encoder: on `device` already; its train or eval mode, and all random states, are left as they are.
     cache: folder for features, used again as long as nothing they depend on changes; None keeps none.
     """
     if not evals:
         raise ConfigError(f"no evaluation named; known: {', '.join(EVALUATIONS)}")
     chosen = [EVALUATIONS[name] for name in evals]
-    train, test = _read_splits(dataset, data_root)
-    data = EvalData(dataset, train, test, encoder=encoder, options=options, device=device, cache=cache)
+    data = {
+        uses_train: EvalData(dataset, splits, encoder=encoder, options=options, device=device, cache=cache)
+        for uses_train, splits in splits_for(dataset, data_root, chosen, options).items()
+    }
     results: list[Result] = []
     for evaluation in chosen:
         start = time.perf_counter()
-        found = evaluation.run(encoder, data, options)
+        found = evaluation.run(encoder, data[evaluation.uses_train], options)
         seconds = time.perf_counter() - start
         results += [dataclasses.replace(result, seconds=seconds) for result in found]
         for r in found[:1]:
@@ -221,35 +276,14 @@ def evaluate(
     return results
 
 
-def _read_splits(dataset: str, data_root: Path) -> tuple[ImageList, ImageList]:
-    """The images to learn from and those to score on, with labels that count through the same classes."""
-    spec = DATASETS[dataset]
-    train, test = (spec.read(data_root, split) for split in spec.splits)
-    for images, split in zip((train, test), spec.splits, strict=True):
-        if images.labels is None or images.classes is None:
-            raise DataError(
-                f"{dataset}, {split}: images without labels; an evaluation needs the class of each one"
-            )
-        if not len(images):
-            raise DataError(f"{dataset}, {split}: no images in {data_root}")
-    if spec.num_classes is not None and len(train.classes or ()) != spec.num_classes:
-        raise DataError(
-            f"{dataset}: {len(train.classes or ())} classes in {data_root}, expected {spec.num_classes}; "
-            f"use --dataset image_folder for a part of it"
+def splits_for(
+    dataset: str, data_root: Path | Roots, chosen: Sequence[Evaluation], options: EvalOptions
+) -> dict[bool, Splits]:
+    """The parts of a data set that these evaluations need, by `Evaluation.uses_train`."""
+    roots = data_root if isinstance(data_root, Roots) else Roots(data_root)
+    return {
+        uses_train: read_splits(
+            dataset, roots, uses_train=uses_train, allow_count_mismatch=options.allow_count_mismatch
         )
-    if test.classes != train.classes:
-        test = _renumbered(test, train, dataset)
-    return train, test
-
-
-def _renumbered(test: ImageList, train: ImageList, dataset: str) -> ImageList:
-    """The test images with the numbers of the training classes: folders number only the classes they hold."""
-    number = {name: i for i, name in enumerate(train.classes or ())}
-    strange = [name for name in test.classes or () if name not in number]
-    if strange:
-        raise DataError(
-            f"{dataset}: {len(strange)} classes have test images and no training images, the first: "
-            f"{', '.join(strange[:5])}; are both parts of the same data set?"
-        )
-    of_test = np.array([number[name] for name in test.classes or ()], dtype=np.int64)
-    return dataclasses.replace(test, labels=of_test[test.labels], classes=train.classes)
+        for uses_train in {evaluation.uses_train for evaluation in chosen}
+    }

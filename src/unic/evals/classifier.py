@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,11 +20,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unic.config import from_dict, read_json
+from unic.config import read_json
 from unic.errors import ConfigError, DataError, WeightsError
 from unic.evals import EvalData, Result
-from unic.evals.knn import accuracy
-from unic.evals.validation import NUM_RANKED, check_features, mean_per_class, ranking, split_trainval
+from unic.evals.splits import NUM_RANKED, ranking
+from unic.evals.validation import check_features, split_trainval
 from unic.run import check_folder, remove_folder, write_folder, write_json
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Task:
 
     def held_out_accuracy(self, scores: Float[Tensor, "V K"]) -> float:
         """Top-1 on the held-out images, in percent."""
-        return accuracy(ranking(scores), self.labels[self.held_out], 1)
+        return 100 * float((ranking(scores)[:, 0] == self.labels[self.held_out]).double().mean())
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,6 @@ class Classifier:
         """On the device of the features."""
         features = F.normalize(features, dim=1) if self.unit_length else features
         return features @ self.weight.to(features.device).T + self.bias.to(features.device)
-
-
-@dataclass(frozen=True)
-class _Facts:
-    unit_length: bool
-    settings: Any
-    held_out: float
 
 
 def fit_classifier(
@@ -202,9 +195,12 @@ def protocol(method: Method, config: LogregConfig, num_images: int) -> str:
 
 
 def report(data: EvalData, method: Method, config: LogregConfig) -> list[Result]:
-    """Top-1, top-5 and mean per-class accuracy on the test images, and for several seeds how they spread."""
+    """Top-1, top-5 and mean per-class accuracy on the test images, and for several seeds how they spread.
+
+    Where only some classes count in the test set, also the top-1 among all classes.
+    """
     train = data.features("train").to(data.device)
-    test, labels = data.features("test").to(data.device), data.labels("test")
+    test = data.features("test").to(data.device)
     found = []
     for seed in config.seeds:
         classifier = fit_classifier(
@@ -214,23 +210,27 @@ def report(data: EvalData, method: Method, config: LogregConfig) -> list[Result]
             method=method,
             config=config,
             seed=seed,
-            cache=data._cache,
+            cache=data.cache,
         )
-        ranked = ranking(classifier.scores(test)).cpu()
+        scores = classifier.scores(test)
+        ranked = data.ranked(scores)
         found.append(
             {
-                "top1": accuracy(ranked, labels, 1),
-                f"top{NUM_RANKED}": accuracy(ranked, labels, NUM_RANKED),
-                "mean_per_class": mean_per_class(ranked[:, 0], labels),
+                "top1": data.accuracy(ranked, 1),
+                f"top{NUM_RANKED}": data.accuracy(ranked, NUM_RANKED),
+                "mean_per_class": data.mean_per_class(ranked),
             }
         )
+        if len(data.targets.scored) < len(data.classes):
+            found[-1]["top1_all_classes"] = data.accuracy(ranking(scores), 1)
     name = protocol(method, config, len(train))
     if config.seeds != LogregConfig.seeds:
         name += f" seeds={','.join(map(str, config.seeds))}"
     results = []
     for metric in found[0]:
         values = [accuracies[metric] for accuracies in found]
-        results.append(data.result(method.name, metric, float(np.mean(values)), protocol=name))
+        seed = config.seeds[0] if len(config.seeds) == 1 else None
+        results.append(data.result(method.name, metric, float(np.mean(values)), protocol=name, seed=seed))
     if len(found) > 1:
         for metric in found[0]:
             spread = float(np.std([accuracies[metric] for accuracies in found], ddof=1))
@@ -271,13 +271,13 @@ def _read(folder: Path, num_classes: int, width: int) -> Classifier | None:
     try:
         check_folder(folder)
         tensors = load_file(folder / "classifier.safetensors")
-        facts = from_dict(_Facts, read_json(folder / "classifier.json"))
+        facts = read_json(folder / "classifier.json")
         if tensors["weight"].shape != (num_classes, width) or tensors["bias"].shape != (num_classes,):
             raise WeightsError(f"{folder}: weight {tuple(tensors['weight'].shape)}")
         return Classifier(
-            tensors["weight"], tensors["bias"], facts.unit_length, facts.settings, facts.held_out
+            tensors["weight"], tensors["bias"], facts["unit_length"], facts["settings"], facts["held_out"]
         )
-    except (WeightsError, ConfigError, SafetensorError, OSError, KeyError) as error:
+    except (WeightsError, ConfigError, SafetensorError, OSError, KeyError, TypeError) as error:
         log.warning("a kept classifier is removed and fitted again: %s", error)
         with contextlib.suppress(FileNotFoundError):  # another process was first
             remove_folder(folder)

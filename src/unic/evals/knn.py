@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from unic.errors import ConfigError
 from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
+from unic.evals.knn_fast import Searched
 from unic.tokens import Encoder
 
 log = logging.getLogger(__name__)
@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 PROTOCOL = "knn-1"
 NUM_RANKED = 5
 """Classes named for each test image: enough for top-5."""
-GRID = 2.0**-30
-"""Similarities are equal when they round to the same multiple of this; float64 sums are far more exact."""
 
 _LOWER = 0xFFFFFFFF
 
@@ -55,11 +53,11 @@ def run(encoder: Encoder, data: EvalData, options: EvalOptions) -> list[Result]:
         if config.temperature == KnnConfig.temperature
         else f"{PROTOCOL} temperature={config.temperature}"
     )
-    labels = data.labels("test")
-    named_ks = _possible_ks(config.ks, len(data.train), data.name)
+    train_labels = data.labels("train")
+    named_ks = _possible_ks(config.ks, len(train_labels), data.name)
     ranked = knn_predict(
         data.features("train").to(data.device),
-        data.labels("train").to(data.device),
+        train_labels.to(data.device),
         data.features("test").to(data.device),
         ks=list(named_ks.values()),
         temperature=config.temperature,
@@ -69,7 +67,7 @@ def run(encoder: Encoder, data: EvalData, options: EvalOptions) -> list[Result]:
     results = []
     for name, k in named_ks.items():
         for top in (1, NUM_RANKED):
-            value = accuracy(ranked[k].cpu(), labels, top)
+            value = data.accuracy(ranked[k], top)
             results.append(data.result("knn", f"top{top}_{name}", value, protocol=protocol))
     return results
 
@@ -95,8 +93,9 @@ def knn_predict(
     """
     assert max(ks) <= len(train), f"{max(ks)} neighbours of {len(train)} rows"
     ranked: dict[int, list[Tensor]] = {k: [] for k in ks}
-    for rows in test.split(chunk):
-        sims_QK, index_QK = nearest(rows, train, max(ks), chunk)
+    searched = Searched.of(train, chunk)
+    for queries in test.split(chunk):
+        sims_QK, index_QK = searched.nearest(queries, max(ks))
         # The row's largest similarity is taken off: a common factor, and exp cannot overflow.
         weights_QK = ((sims_QK - sims_QK[:, :1]) / temperature).exp()
         for k, scores_QC in _votes(weights_QK, train_labels[index_QK], ks, num_classes):
@@ -108,26 +107,6 @@ def accuracy(ranked: Int64[Tensor, "Q R"], labels: Int64[Tensor, " Q"], top: int
     """Share of the test images, in percent, whose class is among the first `top`."""
     hits = (ranked[:, :top] == labels[:, None]).any(dim=1)
     return 100 * int(hits.sum()) / len(labels)
-
-
-def nearest(
-    queries: Float[Tensor, "Q D"], rows: Float[Tensor, "M D"], k: int, chunk: int
-) -> tuple[Float[Tensor, "Q k"], Int64[Tensor, "Q k"]]:
-    """The k largest cosine similarities of each query, and their rows; by similarity, then by row.
-
-    A similarity, in steps of GRID, and its row are packed into one integer: similarities that differ only by
-    rounding become equal, no two integers are, and so it does not matter that `topk` takes ties in any order.
-    """
-    exact = _exact_dtype(rows.device)
-    unit_queries = F.normalize(queries.to(exact), dim=1)
-    best = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
-    for start in range(0, len(rows), chunk):
-        part = F.normalize(rows[start : start + chunk].to(exact), dim=1)
-        sims = (unit_queries @ part.T / GRID).round().long()
-        index = torch.arange(start, start + len(part), device=rows.device)
-        found = torch.cat([best, (sims << 32) | (_LOWER - index)], dim=1)
-        best = found.topk(min(k, found.shape[1]), dim=1).values
-    return (best >> 32).to(exact) * GRID, _LOWER - (best & _LOWER)
 
 
 def _votes(
@@ -144,9 +123,12 @@ def _votes(
         yield k, scores
 
 
-def _ranking(scores: Float[Tensor, "Q C"]) -> Int64[Tensor, "Q R"]:
-    sorted_scores, classes = scores.sort(dim=1, descending=True, stable=True)
-    return torch.where(sorted_scores > 0, classes, -1)[:, :NUM_RANKED]
+def _ranking(scores: Float32[Tensor, "Q C"]) -> Int64[Tensor, "Q R"]:
+    """Score and class as one integer (a float that is not negative is ordered as its bits are): no two are equal."""
+    classes = torch.arange(scores.shape[1], device=scores.device)
+    packed = (scores.view(torch.int32).long() << 32) | (_LOWER - classes)
+    best = packed.topk(min(NUM_RANKED, len(classes)), dim=1).values
+    return torch.where(best >> 32 > 0, _LOWER - (best & _LOWER), -1)
 
 
 def _possible_ks(ks: Sequence[int], num_train: int, dataset: str) -> dict[str, int]:
@@ -156,15 +138,6 @@ def _possible_ks(ks: Sequence[int], num_train: int, dataset: str) -> dict[str, i
     if skipped:
         log.warning("knn on %s: k = %s left out, only %d training images", dataset, skipped, num_train)
     return possible or {f"k{num_train}_all": num_train}
-
-
-def _exact_dtype(device: torch.device) -> torch.dtype:
-    """float64, so that rounding decides no neighbour; float32 on a device without it."""
-    try:
-        torch.zeros(1, dtype=torch.float64, device=device)
-    except (TypeError, RuntimeError):
-        return torch.float32
-    return torch.float64
 
 
 EVALUATIONS.add(

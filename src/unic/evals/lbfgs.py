@@ -28,6 +28,9 @@ MEMORY = 10
 RESCALE = 5
 """Steps after which the preconditioner is brought up to date."""
 MAX_STEPS = 2000
+REACH = 50.0
+"""Largest change of a logit that the first try on a line makes; where all rows are classified with certainty the
+Hessian is next to nothing, and steps are out of all proportion."""
 GRADIENT = 1e-4
 """Largest entry of the gradient (of the mean loss) at the end: scikit-learn's default `tol`, and its only test."""
 DECREMENT = 1e-6
@@ -216,7 +219,7 @@ def _line_minimum(
     Newton's method, kept inside the interval known to hold the minimum. The true class adds nothing: its
     logit is zero everywhere on the line.
     """
-    length, low, high = 1.0, 0.0, math.inf
+    length, low, high = min(1.0, REACH / max(float(along.abs().max()), 1e-30)), 0.0, math.inf
     for tries in range(12):
         chances = logits.add(along, alpha=length).softmax(1)
         weighted = chances * along

@@ -1,6 +1,6 @@
 """What linear classifiers are chosen and judged by: images held out of training, accuracies, log-odds.
 
-Letters: M training images, Q test images, K classes, R ranks.
+Letters: M training images, D width.
 """
 
 import math
@@ -16,7 +16,6 @@ from unic.errors import ConfigError, DataError
 
 SHARE = 0.2
 """Part of the training images of each class that is held out (UNIC's protocol)."""
-NUM_RANKED = 5
 
 
 def split_trainval(
@@ -52,26 +51,6 @@ def split_trainval(
             "images and needs a class with two or more"
         )
     return _sorted(train), _sorted(held_out)
-
-
-def ranking(scores: Float[Tensor, "Q K"]) -> Int64[Tensor, "Q R"]:
-    """Classes from the highest score to the lowest, up to five; -1 for a score of -inf or NaN (no answer).
-
-    Among equal scores the class of smaller number is first.
-    """
-    scores = scores.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
-    ordered, classes = scores.sort(dim=1, descending=True, stable=True)
-    return torch.where(ordered > -math.inf, classes, -1)[:, :NUM_RANKED]
-
-
-def mean_per_class(predicted: Int64[Tensor, " Q"], labels: Int64[Tensor, " Q"]) -> float:
-    """Mean over the classes with test images of the share of their images that is right, in percent.
-
-    The reference reports it under the name m_ap; it is no average precision.
-    """
-    classes, counts = labels.unique(return_counts=True)
-    hits = [int((predicted[labels == c] == c).sum()) for c in classes]
-    return 100 * float(np.mean([h / n for h, n in zip(hits, counts.tolist(), strict=True)]))
 
 
 def log_odds(accuracies: Sequence[float], *, clip: float = 0.01) -> float:

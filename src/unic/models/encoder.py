@@ -5,7 +5,7 @@ Letters: B images, N patches, D width, H W pixels, h w grid.
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,6 +40,8 @@ class ImageEncoder(nn.Module):
         std: Sequence[float] = IMAGENET_STD,
     ):
         super().__init__()
+        self.spaces: Mapping[str, Callable[[], ImageEncoder]] = {}
+        """Teachers in whose feature space the network can answer, by reference, each with the encoder that does."""
         if not (len(mean) == len(std) == 3 and all(map(math.isfinite, (*mean, *std))) and min(std) > 0):
             raise ConfigError(
                 f"{name}: mean and std must be three numbers each, std above 0, got {mean} and {std}"

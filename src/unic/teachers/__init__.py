@@ -83,7 +83,9 @@ def load_teacher(reference: str) -> ImageEncoder:
     """
     scheme, rest, options = _resolve(reference)
     with seeded_torch(0, "untrained teacher"):  # timm initialises every model, also one that is overwritten
-        return _frozen(scheme.load(rest, options), reference)
+        encoder = _frozen(scheme.load(rest, options), reference)
+    encoder.spaces = {reference: lambda: encoder}
+    return encoder
 
 
 def outline_teacher(reference: str) -> ImageEncoder | None:

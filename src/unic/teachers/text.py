@@ -3,6 +3,7 @@
 Letters: n texts, B images, D width of CLS, E width of the common space.
 """
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,6 +52,19 @@ class TextTower(nn.Module):
         """The teacher's CLS in the space of texts, L2-normalised."""
         return F.normalize(self.image_head(cls), dim=-1)
 
+    def fingerprint(self) -> str:
+        """sha256 of what decides `encode`: the text tower's layers, their weights, and the tokenizer's length."""
+        facts = (
+            repr(self.model),
+            type(self.tokenizer).__name__,
+            getattr(self.tokenizer, "context_length", None),
+        )
+        digest = hashlib.sha256(repr(facts).encode())
+        for key, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
     @property
     def projection(self) -> Float[Tensor, "D E"] | None:
         """The matrix of `project`; None where CLS is in the common space already, or where it takes more than one."""
@@ -60,6 +74,12 @@ class TextTower(nn.Module):
         if len(layers) != 1 or not isinstance(layers[0], nn.Linear) or layers[0].bias is not None:
             return None
         return layers[0].weight.T
+
+
+def has_texts(reference: str) -> bool:
+    """Whether a teacher has a text tower that `load_text_tower` knows how to find; no file is looked for."""
+    base, _ = parse_reference(reference)
+    return base.startswith("open_clip:") or (base in TEACHERS and TEACHERS[base].text_tower is not None)
 
 
 def load_text_tower(reference: str) -> TextTower:

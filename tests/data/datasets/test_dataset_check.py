@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from unic.cli import main
-from unic.data.datasets import DATASETS, find_root
+from unic.data.datasets import DATASETS, Roots
 from unic.data.datasets.check import check_dataset
 from unic.data.images import BadImage
 from unic.errors import DataError
@@ -21,7 +21,7 @@ def dtd(tmp_path: Path) -> Path:
 
 
 def check(root: Path, **options) -> list:
-    return check_dataset("dtd", root, allow_count_mismatch=True, **options)
+    return check_dataset("dtd", Roots(root), allow_count_mismatch=True, **options)
 
 
 def test_what_is_there_is_counted(dtd: Path):
@@ -35,16 +35,16 @@ def test_what_is_there_is_counted(dtd: Path):
 def test_a_data_set_is_looked_for_by_its_name_then_taken_as_it_is(tmp_path: Path):
     (tmp_path / "cog").mkdir()
     (tmp_path / "in1k").mkdir()
-    assert find_root("cog_l4", tmp_path) == tmp_path / "cog"
-    assert find_root("imagenet_real", tmp_path) == tmp_path / "in1k"
-    assert find_root("dtd", tmp_path) == tmp_path
+    assert Roots(tmp_path).find("cog_l4") == tmp_path / "cog"
+    assert Roots(tmp_path).find("imagenet_real") == tmp_path / "in1k"
+    assert Roots(tmp_path).find("dtd") == tmp_path
 
 
 def test_wrong_counts_are_said_with_the_expected_layout(dtd: Path):
     with pytest.raises(
         DataError, match=r"(?s)dtd, trainval: 4 images in .* expected 3760.*\nexpected layout of dtd: "
     ):
-        check_dataset("dtd", dtd)
+        check_dataset("dtd", Roots(dtd))
 
 
 def test_an_image_in_both_parts_is_found(dtd: Path):
@@ -71,17 +71,17 @@ def test_a_file_that_is_no_image_is_found(dtd: Path):
 
 def test_missing_images_and_classes_without_images_are_found(dtd: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(DATASETS._entries, "dtd", _with_counts("dtd", {"trainval": 4, "test": 2}, 2))
-    assert len(check_dataset("dtd", dtd)) == 2
+    assert len(check_dataset("dtd", Roots(dtd))) == 2
     (dtd / "images/woven/woven_0.jpg").unlink()
     with pytest.raises(DataError, match=r"dtd, trainval: 1 of 4 images are not there, first .*woven_0.jpg"):
-        check_dataset("dtd", dtd)
+        check_dataset("dtd", Roots(dtd))
     for file in ("train1.txt", "val1.txt"):
         (dtd / "labels" / file).write_text(
             "banded/banded_2.jpg\n" if "train" in file else "banded/banded_0.jpg\n"
         )
     monkeypatch.setitem(DATASETS._entries, "dtd", _with_counts("dtd", {"trainval": 2, "test": 2}, 2))
     with pytest.raises(DataError, match="dtd, trainval: 1 classes have no image, the first is 'woven'"):
-        check_dataset("dtd", dtd)
+        check_dataset("dtd", Roots(dtd))
 
 
 def _with_counts(name: str, counts: dict[str, int], num_classes: int):

@@ -2,14 +2,14 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from unic.data.images import ImageList
-from unic.errors import DataError
+from unic.errors import ConfigError, DataError
 from unic.plugins import Registry
 
 log = logging.getLogger(__name__)
@@ -62,10 +62,44 @@ class DatasetSpec:
 DATASETS: Registry[DatasetSpec] = Registry("data set", "unic.data.datasets")
 
 
-def find_root(name: str, data_root: Path) -> Path:
-    """The data set's own folder: below `data_root` under its name if it is there, else `data_root` itself."""
-    below = data_root.expanduser() / (DATASETS[name].folder or name)
-    return below if below.is_dir() else data_root
+@dataclass(frozen=True)
+class Roots:
+    """Where data sets lie: a folder with one folder for each of them, and places of their own."""
+
+    common: Path | None = None
+    own: Mapping[str, Path] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, texts: Sequence[str]) -> "Roots":
+        """From words of the command line: a folder, and NAME=FOLDER for single data sets."""
+        common, own = None, {}
+        for text in texts:
+            name, equals, folder = text.partition("=")
+            if equals and name in DATASETS:
+                own[name] = Path(folder)
+            elif common is not None:
+                raise ConfigError(
+                    f"two folders of data sets, {common} and {text}; name a set with NAME={text}"
+                )
+            else:
+                common = Path(text)
+        return cls(common, own)
+
+    def find(self, name: str) -> Path:
+        """The data set's own folder: below `common` under its name if it is there, else `common` itself."""
+        spec = DATASETS[name]
+        if name in self.own:
+            return self.own[name]
+        if self.common is None:
+            raise ConfigError(f"where is {name}? --data-root {name}=FOLDER, or a folder that holds {name}/")
+        below = self.common.expanduser() / (spec.folder or name)
+        return below if below.is_dir() else self.common
+
+    def has(self, name: str) -> bool:
+        """Whether a set has a folder of its own here."""
+        if name in self.own:
+            return self.own[name].expanduser().is_dir()
+        return self.common is not None and self.find(name) != self.common
 
 
 def read_split(spec: DatasetSpec, root: Path, split: str, *, allow_count_mismatch: bool = False) -> ImageList:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from unic import keyed
-from unic.data.datasets import DATASETS, DatasetSpec, find_root, read_split, read_targets
+from unic.data.datasets import DATASETS, DatasetSpec, Roots, read_split, read_targets
 from unic.data.images import ImageList, read_image
 from unic.errors import ConfigError, DataError
 
@@ -31,17 +31,14 @@ class Part:
 
 
 def check_dataset(
-    name: str, data_root: Path, *, samples: int = 50, allow_count_mismatch: bool = False
+    name: str, roots: Roots, *, samples: int = 50, allow_count_mismatch: bool = False
 ) -> list[Part]:
-    """Reads all parts and a sample of images of each; DataError, with the expected layout, for what is wrong.
-
-    data_root: the data set's folder, or a folder of data sets.
-    """
+    """Reads all parts and a sample of images of each; DataError, with the expected layout, for what is wrong."""
     if samples < 0:
         raise ConfigError(f"{samples} samples: expected 0 or more")
     spec = DATASETS[name]
     try:
-        root = find_root(name, data_root)
+        root = roots.find(name)
         lists = {
             split: read_split(spec, root, split, allow_count_mismatch=allow_count_mismatch)
             for split in spec.splits

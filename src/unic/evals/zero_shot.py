@@ -1,0 +1,260 @@
+"""Zero-shot classification: an image is of the class whose name, in many sentences, is nearest to it.
+
+Images and texts meet in the space of a CLIP-type teacher: that of the encoder itself, or of a student's head,
+whose output is first brought back into the teacher's scale. Source: CLIP (arXiv:2103.00020), Sec. 3.1.4.
+
+Letters: Q test images, K classes, U different names, D width of CLS, E width of the common space, R ranks.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unic.errors import ConfigError, WeightsError
+from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings, progress
+from unic.evals.prompts import class_names, templates
+from unic.evals.splits import NUM_RANKED, ranking
+from unic.plugins import unknown
+from unic.run import check_folder, remove_folder, write_folder, write_json
+from unic.teachers import parse_reference, short_name
+from unic.teachers.text import TextTower, has_texts, load_text_tower
+from unic.tokens import Encoder
+
+log = logging.getLogger(__name__)
+
+PROTOCOL = "zero-shot-1"
+
+_IMAGES_AT_ONCE = 4096
+_TEXTS_AT_ONCE = 256
+_FILE = "texts.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotConfig:
+    """The defaults are CLIP's protocol; other names of the classes are named in the protocol of the results."""
+
+    teacher: str | None = None
+    """Of the teachers with texts in whose space the encoder can answer; not needed when there is one."""
+    names: Path | None = None
+    """A text file with one name a line, in the order of the classes, instead of the names unic knows."""
+
+
+def run(encoder: Encoder, data: EvalData, options: EvalOptions) -> list[Result]:
+    """Top-1, top-5 and, where each image has one right answer, mean per-class accuracy on the test images.
+
+    Where only some classes count in the test set, also the top-1 among all classes. The results are the encoder's,
+    under the fingerprint of what answered; of a student with several such heads, those of `<student>@<teacher>`.
+    """
+    config: ZeroShotConfig = own_settings(options, "zero-shot")
+    spaces = getattr(encoder, "spaces", {})
+    reference = choose_teacher(spaces, config.teacher, encoder.name)
+    names, origin = class_names(data.name, data.classes, config.names)
+    tower = load_text_tower(reference).to(data.device)
+    space = spaces[reference]()
+    _check_width(space, tower, reference)
+    texts = class_embeddings(tower, names, reference=reference, cache=data.cache).to(data.device)
+    seen = data if space is encoder else data.seen_by(space.to(data.device))
+    features = seen.features("test").to(data.device)
+    found, of_all = [], []
+    for rows in features.split(_IMAGES_AT_ONCE):
+        scores = zero_shot_scores(rows, texts, tower)
+        found.append(data.ranked(scores))
+        of_all.append(ranking(scores))
+    accuracies = _accuracies(data, torch.cat(found), torch.cat(of_all), len(names))
+    results = [
+        seen.result("zero-shot", metric, value, protocol=f"{PROTOCOL} {origin}".strip())
+        for metric, value in accuracies.items()
+    ]
+    if len(_with_texts(spaces)) > 1:
+        return results
+    return [dataclasses.replace(result, model=encoder.name) for result in results]
+
+
+def choose_teacher(spaces: Collection[str], wanted: str | None, name: str) -> str:
+    """The reference of the teacher in whose space images meet texts.
+
+    spaces: references of the teachers in whose space the encoder called `name` can answer.
+    wanted: one of them, by reference or short name; None: the only one with texts.
+    Raises ConfigError where that is none or several.
+    """
+    possible = _with_texts(spaces)
+    if wanted is not None:
+        known = {reference: (reference, short_name(reference)) for reference in possible}
+        possible = [reference for reference in possible if wanted in known[reference]]
+        if not possible and known:
+            nearest = unknown("teacher with texts", wanted, {short for _, short in known.values()})
+            raise ConfigError(f"{name}: {nearest} (--zero-shot.teacher)")
+    if not possible:
+        raise ConfigError(
+            f"{name} has no way to texts: zero-shot needs a teacher of the CLIP type (metaclip_vith14 or "
+            f"open_clip:<architecture>/<tag>), or a student with a ladder that learned from one under such a name; "
+            f"{_instead(spaces)}"
+        )
+    if len(possible) > 1:
+        raise ConfigError(
+            f"{name} has several ways to texts; choose one with --zero-shot.teacher: {', '.join(possible)}"
+        )
+    _, options = parse_reference(possible[0])
+    changed = sorted({"layer", "cls"} & options.keys())
+    if changed:
+        raise ConfigError(
+            f"{possible[0]}: with {' and '.join(changed)} its CLS is not the one that was trained to meet texts; "
+            f"zero-shot needs the teacher without"
+        )
+    return possible[0]
+
+
+def class_embeddings(
+    tower: TextTower, names: Sequence[str], *, reference: str, cache: Path | None
+) -> Float[Tensor, "K E"]:
+    """The L2-normalised mean over the sentences of each class's name, float32, on the CPU.
+
+    Each different name is encoded once, so that classes of one name are exactly equal.
+    reference: the teacher whose texts these are; it says how the weights are used (activations, tokenizer).
+    cache: folder they are kept in, and used again for the same sentences, weights and reference.
+    """
+    words = list(dict.fromkeys(names))
+    sentences = [template(word) for word in words for template in templates()]
+    facts = {
+        "version": PROTOCOL,
+        "reference": parse_reference(reference)[0],
+        "tower": tower.fingerprint(),
+        "sentences": hashlib.sha256("\n".join([str(len(words)), *sentences]).encode()).hexdigest(),
+        "matmul": torch.get_float32_matmul_precision(),
+    }
+    folder = (
+        cache / "texts" / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        if cache
+        else None
+    )
+    texts = _read(folder, len(words)) if folder else None
+    if texts is None:
+        texts = _encode(tower, sentences, len(words), short_name(reference))
+        if folder:
+            _write(folder, texts, facts)
+    number = {word: i for i, word in enumerate(words)}
+    return texts[[number[name] for name in names]]
+
+
+@torch.no_grad()
+def zero_shot_scores(
+    features: Float[Tensor, "Q D"], texts: Float[Tensor, "K E"], tower: TextTower
+) -> Float[Tensor, "Q K"]:
+    """The cosine of each image and class, times the temperature the tower was trained with.
+
+    features: CLS in the scale of the tower's own image tower, before its projection.
+    """
+    # Equal columns of one product can differ by rounding; classes of one name must not.
+    different_UE, index_K = texts.unique(dim=0, return_inverse=True)
+    return (tower.logit_scale * tower.project(features) @ different_UE.T)[:, index_K]
+
+
+def _accuracies(
+    data: EvalData, ranked: Int64[Tensor, "Q R"], of_all: Int64[Tensor, "Q R"], num_classes: int
+) -> dict[str, float]:
+    found = {"top1": data.accuracy(ranked, 1), f"top{NUM_RANKED}": data.accuracy(ranked, NUM_RANKED)}
+    if all(len(answers) == 1 for answers in data.targets.answers):
+        found["mean_per_class"] = data.mean_per_class(ranked)
+    if len(data.targets.scored) < num_classes:
+        found["top1_all_classes"] = data.accuracy(of_all, 1)
+    return found
+
+
+def _with_texts(spaces: Collection[str]) -> list[str]:
+    return [reference for reference in spaces if has_texts(reference)]
+
+
+def _instead(spaces: Collection[str]) -> str:
+    """What an encoder without texts has."""
+    if not spaces:
+        return "it has neither a space of texts nor heads"
+    return f"all it speaks is the language of {', '.join(sorted(spaces))}"
+
+
+def _check_width(space: Encoder, tower: TextTower, reference: str) -> None:
+    projection = tower.projection
+    if projection is not None and len(projection) != space.dim:
+        raise WeightsError(
+            f"{space.name} gives {space.dim} features, but {reference} projects {len(projection)} into the space of "
+            f"texts; was it trained from another teacher of this name?"
+        )
+
+
+def _encode(tower: TextTower, sentences: Sequence[str], num_names: int, teacher: str) -> Float[Tensor, "U E"]:
+    per_name = len(sentences) // num_names
+    step = max(1, _TEXTS_AT_ONCE // per_name) * per_name
+    start = said = time.monotonic()
+    found = []
+    for first in range(0, len(sentences), step):
+        encoded = tower.encode(sentences[first : first + step]).unflatten(0, (-1, per_name))
+        found.append(F.normalize(encoded.mean(1), dim=1).float().cpu())
+        now, done = time.monotonic(), min(first + step, len(sentences))
+        if now - said >= progress.SECONDS_BETWEEN_LINES:
+            said, rate = now, done / (now - start)
+            left = (len(sentences) - done) / rate
+            log.info("%s: %d/%d texts  %.0f texts/s  %.0f s left", teacher, done, len(sentences), rate, left)
+    seconds = max(time.monotonic() - start, 1e-6)
+    log.info(
+        "%s: %d texts in %.1f s  %.0f texts/s", teacher, len(sentences), seconds, len(sentences) / seconds
+    )
+    texts = torch.cat(found)
+    if not texts.isfinite().all():
+        raise WeightsError(f"{teacher}: its text tower gives numbers that are not finite; check the weights")
+    return texts
+
+
+def _read(folder: Path, num_names: int) -> Float[Tensor, "U E"] | None:
+    """Kept embeddings; None when there are none, or damaged ones, which are removed."""
+    if not folder.exists():
+        return None
+    try:
+        check_folder(folder)
+        texts = load_file(folder / _FILE)["texts"]
+        if texts.ndim != 2 or len(texts) != num_names or texts.dtype != torch.float32:
+            raise WeightsError(f"{folder}: {texts.dtype} {tuple(texts.shape)} for {num_names} names")
+        return texts
+    except (WeightsError, SafetensorError, OSError, KeyError) as error:
+        log.warning("kept embeddings of texts are removed and computed again: %s", error)
+        with contextlib.suppress(FileNotFoundError):  # another process was first
+            remove_folder(folder)
+        return None
+
+
+def _write(folder: Path, texts: Float[Tensor, "U E"], facts: Mapping[str, Any]) -> None:
+    def fill(temporary: Path) -> None:
+        save_file({"texts": texts}, temporary / _FILE)
+        write_json(temporary / "texts.json", facts)
+
+    try:
+        write_folder(folder, fill)
+    except (OSError, SafetensorError) as error:
+        # Another process may have kept the same texts first; a full disk does not make them wrong.
+        if not folder.exists():
+            log.warning("embeddings of texts are not kept for next time: %s", error)
+
+
+EVALUATIONS.add(
+    "zero-shot",
+    Evaluation(
+        "zero-shot",
+        run,
+        "nearest class name in the space of a CLIP-type teacher, 80 sentences a class (CLIP)",
+        ZeroShotConfig(),
+        uses_train=False,
+        fits=lambda encoder: any(map(has_texts, getattr(encoder, "spaces", {}))),
+    ),
+)

@@ -1,8 +1,23 @@
-"""What encoders are called where several stand side by side."""
+"""Several encoders on several data sets: what they are called, what is measured, what is said when it cannot be."""
 
+import json
+import logging
+import math
 from pathlib import Path
 
-from unic.compare import baselines, labels
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unic.compare import baselines, evaluate_encoders, labels, mean_log_odds
+from unic.data.datasets import DATASETS, Roots
+from unic.errors import ConfigError, DataError
+from unic.evals import EVALUATIONS, EvalOptions
+from unic.evals.suites import SUITES, suite
+
+CPU = torch.device("cpu")
+OPTIONS = EvalOptions(workers=0)
 
 
 def test_short_names_are_used_until_two_are_the_same(tmp_path: Path):
@@ -13,3 +28,76 @@ def test_short_names_are_used_until_two_are_the_same(tmp_path: Path):
     found = labels([*runs, "timm:resnet18?cls=pooled", "timm:resnet18?image_size=96"])
     assert list(found.values()) == [*runs, "timm:resnet18?cls=pooled", "timm:resnet18?image_size=96"]
     assert baselines([*runs, "dino_vitb16"]) == ["dino_vitb16"]
+
+
+TINY = "timm:resnet10t?pretrained=0&image_size=32"
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Roots:
+    monkeypatch.setenv("UNIC_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("test", 2)):
+        for name in ("a", "b"):
+            folder = tmp_path / "image_folder" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return Roots(tmp_path)
+
+
+def test_every_data_set_that_is_missing_is_named_before_anything_is_computed(places: Roots):
+    plan = {"image_folder": ("knn",), "dtd": ("knn",), "imagenet_a": ("logreg-fast",)}
+    with pytest.raises(DataError, match=r"2 of 3 data sets have no folder.*dtd, imagenet_a.*--skip-missing"):
+        evaluate_encoders([TINY], plan, places, OPTIONS, device=CPU)
+    with pytest.raises(ConfigError, match="did you mean knn"):
+        evaluate_encoders([TINY], {"image_folder": ("knnn",)}, places, OPTIONS, device=CPU)
+    with pytest.raises(ConfigError, match="unknown data set"):
+        evaluate_encoders([TINY], {"nowhere": ("knn",)}, places, OPTIONS, device=CPU)
+
+
+def test_what_is_missing_can_be_left_out_and_what_does_not_fit_is(
+    places: Roots, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    plan = {"image_folder": ("knn", "zero-shot"), "dtd": ("knn",)}
+    out = tmp_path / "results.jsonl"
+    records = evaluate_encoders([TINY], plan, places, OPTIONS, device=CPU, skip_missing=True, out=out)
+    assert "dtd is left out" in caplog.text
+    assert {record["evaluation"] for record in records} == {"knn"}
+    assert [json.loads(line)["metric"] for line in out.read_text().splitlines()] == [
+        record["metric"] for record in records
+    ]
+
+
+def test_the_mean_of_log_odds_leaves_out_imagenet_and_shifted_sets():
+    def record(dataset: str, value: float, metric: str = "top1") -> dict[str, object]:
+        return {
+            "model": "m", "dataset": dataset, "evaluation": "logreg-fast", "metric": metric, "value": value,
+            "unit": "%", "protocol": "p", "data_hash": "h", "seconds": 1.0,
+        }  # fmt: skip
+
+    records = [
+        record("in1k", 99.0),
+        record("dtd", 90.0),
+        record("pets", 20.0),
+        record("imagenet_a", 1.0),
+        record("dtd", 5.0, "top5"),
+    ]
+    (found,) = mean_log_odds(records)
+    assert found["value"] == pytest.approx((math.log(9) + math.log(0.25)) / 2)
+    assert (found["dataset"], found["metric"], found["seconds"]) == ("mean of 2", "log_odds", 2.0)
+    assert mean_log_odds(records[:2]) == []
+
+
+@pytest.mark.parametrize("name", list(SUITES))
+def test_every_suite_names_data_sets_and_evaluations_that_there_are(name: str):
+    for dataset, evals in suite(name).items():
+        assert dataset in list(DATASETS) and set(evals) <= set(EVALUATIONS)
+
+
+def test_the_transfer_suite_is_that_of_the_paper():
+    assert len(SUITES["transfer"]) == 16
+    assert all(DATASETS[name].train_set == "in1k" for name in SUITES["robustness"])
+    with pytest.raises(ConfigError, match="did you mean transfer"):
+        suite("transfr")

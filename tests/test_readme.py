@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 
 import layouts
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 
 import unic
 from unic.cli import main
@@ -42,12 +44,30 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(folder / "labelled" / "train", folder / "photos")
     paths = sorted(str(path) for path in (folder / "labelled" / "test").rglob("*.png"))
     (folder / "more_photos.txt").write_text("\n".join(paths))
+    write_dtd(folder / "sets" / "dtd")
     model = layouts.vit(width=64, depth=2, patch_size=16, image_size=32)
     torch.save(layouts.published(model), folder / "unic.pth")
     (folder / "mirror").mkdir()
     dino = timm.create_model("vit_small_patch16_224", num_classes=0)
     torch.save(dino.state_dict(), folder / "mirror" / "dino_deitsmall16_pretrain.pth")
     return folder
+
+
+def write_dtd(root: Path) -> None:
+    """A part of DTD: three images of each class to learn from and one to test on."""
+    rng = np.random.default_rng(0)
+    (root / "labels").mkdir(parents=True)
+    parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for number in range(47):
+        name = f"texture{number:02}"
+        (root / "images" / name).mkdir(parents=True)
+        for i, part in enumerate(("train", "train", "val", "test")):
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(
+                root / "images" / name / f"{name}_{i}.jpg"
+            )
+            parts[part].append(f"{name}/{name}_{i}.jpg")
+    for part, lines in parts.items():
+        (root / "labels" / f"{part}1.txt").write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +81,8 @@ def test_the_commands_and_the_python_of_the_readme_run(capsys: pytest.CaptureFix
     verbs = [" ".join(words[:2]) for words in commands()]
     assert verbs == [
         "distill small_images", "evaluate runs/mine", "teachers list", "teachers fetch", "teachers check",
-        "distill unic_vitb16", "import unic.pth", "export runs/mine",
+        "distill unic_vitb16", "import unic.pth", "export runs/mine", "datasets list", "datasets check",
+        "evaluate runs/mine", "evaluate runs/mine",
     ], "the README changed; see that every command in it is still run here"  # fmt: skip
     for words in commands():
         assert main(words) == 0, words

@@ -38,6 +38,7 @@ def evaluate_encoders(
     untrained: evaluate the student of each run folder as it was initialised, too.
     skip_missing: leave out data sets that have no folder in `data_root`, instead of refusing to start.
     """
+    several = len(plan) > 1
     plan, roots = _checked(references, plan, data_root, skip_missing)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +48,7 @@ def evaluate_encoders(
         encoder.to(device)
         measured = []
         for dataset, evals in plan.items():
-            fitting = [name for name in evals if len(plan) == 1 or EVALUATIONS[name].fits(encoder)]
+            fitting = [name for name in evals if not several or EVALUATIONS[name].fits(encoder)]
             for name in sorted(set(evals) - set(fitting)):
                 log.info("%s  %s: %s does not fit this encoder", encoder.name, dataset, name)
             if not fitting:

@@ -103,7 +103,7 @@ def _evaluate_options() -> type:
         """Also evaluate the student of each run as it was initialised: what a result has to beat."""
         out: Path | None = None
         """File to which results are added, one JSON line each; those of a run are always added to its results.jsonl."""
-        settings: Annotated[tyro.conf.FlagConversionOff[of_evaluations], tyro.conf.arg(name="")] = field(  # type: ignore[valid-type]
+        settings: Annotated[of_evaluations, tyro.conf.arg(name="")] = field(  # type: ignore[valid-type]
             default_factory=of_evaluations
         )
 

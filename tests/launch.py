@@ -25,9 +25,11 @@ def unic(words: Sequence[str], log: Path, environment: Mapping[str, str] | None 
     return _start(_unic, list(words), log, dict(environment or {}))
 
 
-def ranks(num: int, words: Sequence[str], log: Path) -> list[BaseProcess]:
+def ranks(
+    num: int, words: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+) -> list[BaseProcess]:
     """Starts `unic` in `num` processes of one job, the way torchrun does."""
-    return [unic(words, log, variables) for variables in _job(num)]
+    return [unic(words, log, {**variables, **(environment or {})}) for variables in _job(num)]
 
 
 def finish(*processes: BaseProcess) -> list[int | None]:

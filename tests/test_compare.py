@@ -5,6 +5,7 @@ import logging
 import math
 from pathlib import Path
 
+import launch
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from PIL import Image
 
 from unic.compare import baselines, evaluate_encoders, labels, mean_log_odds
 from unic.data.datasets import DATASETS, Roots
+from unic.data.images import read_image
 from unic.errors import ConfigError, DataError
 from unic.evals import EVALUATIONS, EvalOptions
 from unic.evals.suites import SUITES, suite
@@ -101,3 +103,48 @@ def test_the_transfer_suite_is_that_of_the_paper():
     assert all(DATASETS[name].train_set == "in1k" for name in SUITES["robustness"])
     with pytest.raises(ConfigError, match="did you mean transfer"):
         suite("transfr")
+
+
+class Counted:
+    """Decodes, and remembers how often."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+
+    def __call__(self, path: str | Path) -> Image.Image:
+        self.paths.append(str(path))
+        return read_image(path)
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_an_image_is_decoded_once_for_all_encoders(
+    one_by_one: bool, places: Roots, monkeypatch: pytest.MonkeyPatch
+):
+    counted = Counted()
+    monkeypatch.setattr("unic.data.loader.read_image", counted)
+    other = "timm:resnet10t?pretrained=0&image_size=64"
+    records = evaluate_encoders(
+        [TINY, other], {"image_folder": ("knn",)}, places, OPTIONS, device=CPU, one_by_one=one_by_one
+    )
+    assert len({record["model"] for record in records}) == 2
+    assert len(set(counted.paths)) == 16 and len(counted.paths) == (32 if one_by_one else 16)
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does(places: Roots, tmp_path: Path):
+    assert places.common is not None
+    root = str(places.common / "image_folder")
+    words = ["evaluate", TINY, "--data-root", root, "--device", "cpu", "--workers", "0", "--out"]
+    found = []
+    for number in (1, 2):
+        out, cache = tmp_path / f"{number}.jsonl", {"UNIC_CACHE": str(tmp_path / f"cache{number}")}
+        log = tmp_path / f"{number}.log"
+        processes = (
+            launch.ranks(2, [*words, str(out)], log, cache)
+            if number == 2
+            else [launch.unic([*words, str(out)], log, cache)]
+        )
+        assert launch.finish(*processes) == [0] * number, log.read_text()
+        records = [json.loads(line) for line in out.read_text().splitlines()]
+        found.append([{**record, "seconds": 0.0} for record in records])
+    assert found[0] == found[1] and found[0]

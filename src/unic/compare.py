@@ -12,7 +12,8 @@ from unic.cache import cache_dir
 from unic.checkpoints import check, load, load_untrained
 from unic.data.datasets import DATASETS, Roots
 from unic.errors import ConfigError, DataError
-from unic.evals import EVALUATIONS, EvalOptions, evaluate
+from unic.evals import EVALUATIONS, EvalOptions, evaluate, splits_for
+from unic.evals.features import extract_together
 from unic.evals.validation import log_odds
 from unic.models.encoder import ImageEncoder
 from unic.run import RunDir
@@ -30,6 +31,7 @@ def evaluate_encoders(
     device: torch.device,
     untrained: bool = False,
     skip_missing: bool = False,
+    one_by_one: bool = False,
     out: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Evaluates every encoder; gives the results as records, and adds them to `out` and to the runs they belong to.
@@ -37,9 +39,12 @@ def evaluate_encoders(
     plan: by data set, the evaluations; of a plan with several sets, those that do not fit an encoder are left out.
     untrained: evaluate the student of each run folder as it was initialised, too.
     skip_missing: leave out data sets that have no folder in `data_root`, instead of refusing to start.
+    one_by_one: hold one encoder in memory at a time; else all, and every image is decoded once for all of them.
     """
     several = len(plan) > 1
     plan, roots = _checked(references, plan, data_root, skip_missing)
+    if not one_by_one and len(references) + untrained > 1:
+        compute_features(references, plan, roots, options, device=device, untrained=untrained)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.open("a").close()
@@ -61,6 +66,40 @@ def evaluate_encoders(
         _write(average, reference, out)
         records += measured + average
     return records
+
+
+def compute_features(
+    references: Sequence[str],
+    plan: Mapping[str, Sequence[str]],
+    data_root: Path | Roots,
+    options: EvalOptions,
+    *,
+    device: torch.device,
+    untrained: bool = False,
+    skip_missing: bool = False,
+    one_by_one: bool = False,
+) -> None:
+    """Puts into the cache what `evaluate_encoders` with the same arguments will read from it.
+
+    The processes of a job share the work, so a job of many can do this and one process the rest.
+    """
+    plan, roots = _checked(references, plan, data_root, skip_missing)
+    for group in [[reference] for reference in references] if one_by_one else [references]:
+        encoders = [encoder.to(device) for _, encoder in _encoders(group, untrained)]
+        for dataset, evals in plan.items():
+            # An evaluation that learns nothing may look through another encoder: a student's head for texts.
+            chosen = [EVALUATIONS[name] for name in evals if EVALUATIONS[name].uses_train]
+            for splits in splits_for(dataset, roots, chosen, options).values():
+                for images in filter(None, (splits.train, splits.test)):
+                    extract_together(
+                        encoders,
+                        images,
+                        device=device,
+                        batch_size=options.batch_size,
+                        workers=options.workers,
+                        precision=options.precision,
+                        cache_root=cache_dir(),
+                    )
 
 
 def mean_log_odds(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

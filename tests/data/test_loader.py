@@ -16,7 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unic.data.images import BadImage, ImageList, read_image, read_paths
-from unic.data.loader import BadImages, DataConfig, auto_workers, evaluation_batches, training_batches
+from unic.data.loader import (
+    BadImages,
+    DataConfig,
+    auto_workers,
+    evaluation_batches,
+    evaluation_views,
+    training_batches,
+)
 from unic.data.order import Sources, epoch_order, read_sources
 from unic.data.views import ViewConfig, evaluation_view, training_view
 from unic.errors import ConfigError, DataError
@@ -336,6 +343,29 @@ def test_evaluation_sees_every_image_once_over_all_ranks(world: int, workers: in
     assert all(len(batch.index) <= 4 and (batch.view == -1).all() for batch in batches)
     pixels = torch.cat([batch.images for batch in batches])
     assert torch.equal(pixels, torch.stack([evaluation_view(read_image(path), 16) for path in paths]))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_views_of_several_sizes_are_those_of_each_size_alone(workers: int, folder_of: Folder):
+    paths = read_paths(folder_of(11))
+    positions = [np.array([4, 5, 6]), np.array([9]), np.array([0, 1])]
+    sizes = (24, 16, 31)
+    found = list(evaluation_views(paths, sizes, positions, workers=workers))
+    assert len(found) == 3
+    for views, some in zip(found, positions, strict=True):
+        for batch, size in zip(views, sizes, strict=True):
+            assert batch.index.tolist() == some.tolist() and (batch.view == -1).all()
+            alone = [evaluation_view(read_image(paths[i]), size) for i in some]
+            assert torch.equal(batch.images, torch.stack(alone))
+
+
+def test_an_image_is_decoded_once_for_all_sizes(folder_of: Folder, monkeypatch: pytest.MonkeyPatch):
+    paths, decoded = read_paths(folder_of(5)), []
+    monkeypatch.setattr("unic.data.loader.read_image", lambda path: decoded.append(path) or read_image(path))
+    spoil(Path(paths[1]).parent, 1)
+    found = evaluation_views(paths, (16, 24), [np.arange(3), np.arange(3, 5)], on_bad="skip")
+    assert [[batch.index.tolist() for batch in views] for views in found] == [[[0, 2]] * 2, [[3, 4]] * 2]
+    assert decoded == paths
 
 
 @pytest.mark.parametrize("workers", [0, 1])

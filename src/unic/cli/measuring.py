@@ -13,18 +13,22 @@ from unic.plugins import unknown
 def evaluate(words: list[str]) -> int:
     """Measure encoders: unic evaluate ENCODER... --data-root DIR --evals knn logreg-fast | --suite transfer"""
     from unic import parallel
-    from unic.compare import baselines, evaluate_encoders
+    from unic.compare import baselines, compute_features, evaluate_encoders
     from unic.data.datasets import Roots
     from unic.report.tables import print_results
 
     options = parse(_evaluate_options(), words, "evaluate")
+    chosen = {
+        "untrained": options.untrained, "skip_missing": options.skip_missing, "one_by_one": options.one_by_one,
+    }  # fmt: skip
+    asked = (options.encoders, options.plan(), Roots.parse(options.data_root), options.settings)
     with process_group(options.device) as device:
         if parallel.world_size() > 1:
-            raise ConfigError("unic evaluate runs in one process; start it without torchrun")
-        results = evaluate_encoders(
-            options.encoders, options.plan(), Roots.parse(options.data_root), options.settings,
-            device=device, untrained=options.untrained, skip_missing=options.skip_missing, out=options.out,
-        )  # fmt: skip
+            compute_features(*asked, device=device, **chosen)
+        is_main = parallel.is_main()
+    # Features take all processes; what is learned from them is for one, and the others need not wait for it.
+    if is_main:
+        results = evaluate_encoders(*asked, device=device, out=options.out, **chosen)
         print_results(results, baselines(options.encoders))
     return 0
 
@@ -99,6 +103,8 @@ def _evaluate_options() -> type:
         """Which evaluations: knn, logreg-fast, logreg, zero-shot. knn, or those of the suite, when none is named."""
         skip_missing: bool = False
         """Leave out data sets that have no folder in data_root."""
+        one_by_one: bool = False
+        """Hold one encoder in memory at a time; images are then decoded for each of them."""
         untrained: bool = False
         """Also evaluate the student of each run as it was initialised: what a result has to beat."""
         out: Path | None = None

@@ -137,10 +137,28 @@ def evaluation_batches(
 
     on_bad: "error" raises BadImage at the first unreadable image; "skip" leaves it out and logs it.
     """
+    mine = np.array_split(np.arange(len(images)), world)[rank]
+    positions = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+    for views in evaluation_views(images, (image_size,), positions, workers=workers, on_bad=on_bad):
+        yield from views
+
+
+def evaluation_views(
+    images: ImageList | Sequence[str],
+    image_sizes: Sequence[int],
+    positions: Sequence[np.ndarray],
+    *,
+    workers: int = 0,
+    pin_memory: bool = False,
+    on_bad: Literal["error", "skip"] = "error",
+) -> Iterator[list[Batch]]:
+    """For each of `positions` the plain views of the images there: one batch a size, of images decoded once.
+
+    positions: positions in `images`, and of the batches' `index`.
+    on_bad: "error" raises BadImage at the first unreadable image; "skip" leaves it out and logs it.
+    """
     paths = images.paths if isinstance(images, ImageList) else images
-    mine = np.array_split(np.arange(len(paths)), world)[rank]
-    parts = _Positions(paths, image_size, [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)])
-    loader = _loader(parts, range(len(parts.positions)), workers, 2, False)
+    loader = _loader(_Positions(paths, image_sizes, positions), range(len(positions)), workers, 2, pin_memory)
     return _complete(loader, on_bad)
 
 
@@ -241,27 +259,30 @@ class _Steps(Dataset[_Work]):
 
 
 class _Positions(Dataset[_Work]):
-    """Evaluation images as a list of batches."""
+    """Evaluation images as a list of batches, each in several sizes."""
 
-    def __init__(self, paths: Sequence[str], image_size: int, positions: list[np.ndarray]):
+    def __init__(self, paths: Sequence[str], image_sizes: Sequence[int], positions: Sequence[np.ndarray]):
         self._paths = _packed(paths)
-        self._image_size = image_size
-        self.positions = positions
+        self._image_sizes = image_sizes
+        self._positions = positions
 
     def __getitem__(self, number: int) -> _Work:
-        images, kept, bad = [], [], []
-        for position in self.positions[number].tolist():
+        views, kept, bad = [], [], []
+        for position in self._positions[number].tolist():
             try:
                 image = read_image(_path(self._paths, position))
             except BadImage as error:
                 bad.append(error)
                 continue
-            images.append(evaluation_view(image, self._image_size))
+            views.append([evaluation_view(image, size) for size in self._image_sizes])
             kept.append(position)
         if not kept:
             return _Work([], bad)
         index = torch.tensor(kept)
-        return _Work([Batch(torch.stack(images), index, torch.full_like(index, -1))], bad)
+        view = torch.full_like(index, -1)
+        return _Work(
+            [Batch(torch.stack(same_size), index, view) for same_size in zip(*views, strict=True)], bad
+        )
 
 
 def _loader(
@@ -289,14 +310,15 @@ def _collect(loader: DataLoader[_Work], bad: BadImages) -> Iterator[list[Batch]]
         yield work.batches
 
 
-def _complete(loader: DataLoader[_Work], on_bad: str) -> Iterator[Batch]:
+def _complete(loader: DataLoader[_Work], on_bad: str) -> Iterator[list[Batch]]:
     for work in _explained(loader):
         if work.bad and on_bad == "error":
             more = f" (and {len(work.bad) - 1} more of its batch)" if len(work.bad) > 1 else ""
             raise BadImage(work.bad[0].path, work.bad[0].reason + more)
         for error in work.bad:
             log.warning("unreadable image left out: %s", error)
-        yield from work.batches
+        if work.batches:
+            yield work.batches
 
 
 def _explained(loader: DataLoader[_Work]) -> Iterator[_Work]:

@@ -1,41 +1,63 @@
-"""Features of a list of images: computed once, kept on disk, and never used when anything about them changed.
+"""Features of images: several encoders and kinds of token in one pass, computed once, never used when anything changed.
 
-Letters: M images of the list, D width.
+Where they are kept is in feature_store.py.
+Letters: M images of the list, B images of a batch, S images of a shard, D width.
 """
 
 import contextlib
-import hashlib
-import json
+import itertools
 import logging
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from unic import parallel
 from unic.data.images import ImageList
-from unic.data.loader import auto_workers, evaluation_batches
-from unic.errors import DataError, WeightsError
+from unic.data.loader import auto_workers, evaluation_views
+from unic.errors import DataError
+from unic.evals.feature_store import InMemory, OnDisk, Place, locked, shards_of
 from unic.evals.progress import with_progress
-from unic.run import check_folder, remove_folder, write_folder, write_json
-from unic.tokens import Encoder
+from unic.tokens import Batch, Encoder, Tokens
 
 log = logging.getLogger(__name__)
 
-Token = Literal["cls", "patch_mean"]
+Token = Literal["cls", "patch_mean", "cls_patch_mean"]
 Precision = Literal["fp32", "bf16"]
 
 VERSION = "features-1"
 """Change it when the same encoder and images give other features: it is part of every cache key."""
 TRANSFORM = "resize shorter side bicubic, centre crop, 1"
-"""What `evaluation_batches` does to an image; change it with it."""
+"""What `evaluation_views` does to an image; change it with it."""
 
-_FILE = "features.safetensors"
-_READ = {"cls": lambda tokens: tokens.cls, "patch_mean": lambda tokens: tokens.patches.mean(1)}
+
+class _Kind(NamedTuple):
+    width: Callable[[Encoder], int]
+    read: Callable[[Tokens], Tensor]
+
+
+_KINDS: dict[Token, _Kind] = {
+    "cls": _Kind(lambda encoder: encoder.dim, lambda tokens: tokens.cls),
+    "patch_mean": _Kind(lambda encoder: encoder.patch_dim, lambda tokens: tokens.patches.mean(1)),
+    "cls_patch_mean": _Kind(
+        lambda encoder: encoder.dim + encoder.patch_dim,
+        lambda tokens: torch.cat([tokens.cls.float(), tokens.patches.mean(1).float()], dim=1),
+    ),
+}
+
+
+class _Part(NamedTuple):
+    """Features to compute: of which encoder, of which kind, and where they go."""
+
+    encoder: Encoder
+    token: Token
+    place: Place
 
 
 def extract(
@@ -51,58 +73,191 @@ def extract(
 ) -> dict[Token, Float[Tensor, "M _"]]:
     """float32 features of all images, in their order, on the CPU: one tensor for each kind of token.
 
-    encoder: on `device` already; used in eval mode, and left in the mode it was in.
-    cache_root: features are kept in, and read from, cache_root/features; None neither reads nor writes.
-    Raises DataError for images the encoder turns into NaN or infinity.
+    As `extract_together` with one encoder.
+    """
+    (features,) = extract_together(
+        [encoder],
+        images,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        precision=precision,
+        cache_root=cache_root,
+        tokens=tokens,
+    )
+    return features
+
+
+def extract_together(
+    encoders: Sequence[Encoder],
+    images: ImageList,
+    *,
+    device: torch.device,
+    batch_size: int = 256,
+    workers: int | None = None,
+    precision: Precision = "fp32",
+    cache_root: Path | None = None,
+    tokens: Sequence[Token] = ("cls",),
+) -> list[dict[Token, Float[Tensor, "M _"]]]:
+    """Features of all images through each encoder; every image is decoded once for all of them.
+
+    encoders: on `device` already; used in eval mode, and left in the mode they were in.
+    cache_root: features are kept in, and read by memory map from, cache_root/features, which all processes of a job
+      must share; what an extraction that was cut short had finished is used. None neither reads nor writes.
+    The processes of a job share the work, and each gets all features; their number changes no bit.
+    Raises DataError for images that an encoder turns into NaN or infinity.
     """
     if not len(images):
         raise DataError(f"{images.name}: no images to encode")
+    encode = partial(
+        _encode,
+        images,
+        device=device,
+        batch_size=batch_size,
+        workers=auto_workers() if workers is None else workers,
+        precision=precision,
+    )
+    wanted = list(itertools.product(encoders, tokens))
     if cache_root is None:
-        return _encode(encoder, images, tokens, device, batch_size, workers, precision)
-    facts = {token: _identity(encoder, images, token, precision) for token in tokens}
-    folders = {token: cache_root / "features" / _key(facts[token]) for token in tokens}
-    found = {token: _read(folders[token], len(images)) for token in tokens}
-    features = {token: kept for token, kept in found.items() if kept is not None}
-    missing: list[Token] = [token for token in tokens if token not in features]
-    if missing:
-        features |= _encode(encoder, images, missing, device, batch_size, workers, precision)
+        features = encode(_in_memory(wanted, len(images), device))
     else:
-        log.info("%s  %s: features of %d images from the cache", encoder.name, images.name, len(images))
-    for token in missing:
-        _write(folders[token], features[token], facts[token])
-    return {token: features[token] for token in tokens}
+        facts = parallel.on_main(partial(_identities, wanted, images, precision))
+        stored = [
+            OnDisk(cache_root / "features", about, len(images), _KINDS[token].width(encoder))
+            for (encoder, token), about in zip(wanted, facts, strict=True)
+        ]
+        features = _through_cache(wanted, stored, images, device, encode)
+    num = len(tokens)
+    return [
+        dict(zip(tokens, features[number * num :][:num], strict=True)) for number, _ in enumerate(encoders)
+    ]
+
+
+def _in_memory(wanted: Iterable[tuple[Encoder, Token]], num_images: int, device: torch.device) -> list[_Part]:
+    return [
+        _Part(encoder, token, InMemory(num_images, _KINDS[token].width(encoder), device))
+        for encoder, token in wanted
+    ]
+
+
+def _through_cache(
+    wanted: Sequence[tuple[Encoder, Token]],
+    stored: Sequence[OnDisk],
+    images: ImageList,
+    device: torch.device,
+    encode: Callable[[Sequence[_Part]], list[Tensor]],
+) -> list[Tensor]:
+    """The features of each of `wanted`, from its place in the cache; those that are not there come there first."""
+    places = {place.key: (pair, place) for pair, place in zip(wanted, stored, strict=True)}
+    found: dict[str, Tensor | None] = {key: place.find() for key, (_, place) in places.items()}
+    missing = [key for key in places if found[key] is None]
+    names = dict.fromkeys(places[key][0][0].name for key in places if key not in missing)
+    if names:
+        log.info("%s  %s: features of %d images from the cache", ", ".join(names), images.name, len(images))
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked([places[key][1] for key in missing]))
+            found |= {key: places[key][1].find() for key in missing}  # another process may have been first
+            missing = [key for key in missing if found[key] is None]
+            for key in missing:
+                stack.callback(places[key][1].leave)
+                places[key][1].prepare()
+            parts = [_Part(*places[key][0], places[key][1]) for key in missing]
+        except OSError as error:
+            stack.close()
+            log.warning("features are not kept for next time: %s", error)
+            parts = _in_memory((places[key][0] for key in missing), len(images), device)
+        found |= dict(zip(missing, encode(parts) if parts else [], strict=True))
+    features = [found[place.key] for place in stored]
+    return [some for some in features if some is not None]
 
 
 def _encode(
-    encoder: Encoder,
     images: ImageList,
-    tokens: Sequence[Token],
+    parts: Sequence[_Part],
+    *,
     device: torch.device,
     batch_size: int,
-    workers: int | None,
+    workers: int,
     precision: Precision,
-) -> dict[Token, Float[Tensor, "M _"]]:
-    features: dict[Token, Tensor] = {}
-    workers = auto_workers() if workers is None else workers
-    batches = evaluation_batches(images, encoder.image_size, batch_size=batch_size, workers=workers)
-    with _eval_mode(encoder):
-        for batch in with_progress(batches, len(images), f"{encoder.name}  {images.name}"):
-            pixels = batch.images.to(device, non_blocking=True)
-            with (
-                torch.inference_mode(),
-                torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
-            ):
-                output = encoder(pixels)
-            for token in tokens:
-                rows = _READ[token](output).float().cpu()
-                _check_finite(rows, batch.index, encoder, images)
-                if token not in features:
-                    # Allocated outside inference mode, so that a classifier can be trained on it.
-                    features[token] = torch.full((len(images), rows.shape[1]), torch.nan)
-                features[token][batch.index] = rows
-    for rows in features.values():
-        assert not rows.isnan().any(), "evaluation_batches left images out"
-    return features
+) -> list[Tensor]:
+    """Computes what the parts lack: on each process some of the shards, and of each image all that is lacking."""
+    rank, world = parallel.rank(), parallel.world_size()
+    shards = [
+        shard for shard in shards_of(len(images)) if any(shard not in part.place.done for part in parts)
+    ]
+    mine = shards[rank::world]
+    # No batch reaches over the end of a shard: the same batches, whichever process computes a shard, and after a kill.
+    positions = [
+        np.arange(start, min(start + batch_size, shard.stop))
+        for shard in mine
+        for start in range(shard.start, shard.stop, batch_size)
+    ]
+    encoders = list({id(part.encoder): part.encoder for part in parts}.values())
+    sizes = sorted({encoder.image_size for encoder in encoders})
+    views = evaluation_views(images, sizes, positions, workers=workers, pin_memory=device.type != "cpu")
+    num_left = sum(len(shard) for shard in mine)
+    what = f"{', '.join(encoder.name for encoder in encoders)}  {images.name}"
+    if world > 1:
+        what += f" (process 1 of {world})"
+    if num_done := len(images) - sum(len(shard) for shard in shards):
+        log.info("%s: %d of %d images were done before", what, num_done, len(images))
+    steps = _with_progress(views, num_left, what)
+    with contextlib.ExitStack() as stack:
+        for encoder in encoders:
+            stack.enter_context(_eval_mode(encoder))
+        # One shard on every process, then the news of it: an error anywhere ends all of them soon.
+        for number in range(math.ceil(len(shards) / world)):
+            shard = mine[number] if number < len(mine) else range(0)
+            lacking = [part for part in parts if shard not in part.place.done]
+            parallel.together(partial(_encode_shard, shard, lacking, steps, images, device, precision))
+    assert next(steps, None) is None, "evaluation_views gave other images than those of the shards"
+    return [part.place.complete() for part in parts]
+
+
+def _encode_shard(
+    shard: range,
+    parts: Sequence[_Part],
+    steps: Iterator[list[Batch]],
+    images: ImageList,
+    device: torch.device,
+    precision: Precision,
+) -> None:
+    rows = [torch.zeros(len(shard), _KINDS[part.token].width(part.encoder)) for part in parts]
+    done = 0
+    while done < len(shard):
+        views = next(steps)
+        pixels = {batch.images.shape[-1]: batch.images.to(device, non_blocking=True) for batch in views}
+        index = views[0].index
+        output: dict[int, Tokens] = {}
+        for part, kept in zip(parts, rows, strict=True):
+            encoder = part.encoder
+            if id(encoder) not in output:
+                with (
+                    torch.inference_mode(),
+                    torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
+                ):
+                    output[id(encoder)] = encoder(pixels[encoder.image_size])
+            found = _KINDS[part.token].read(output[id(encoder)]).float().cpu()
+            _check_finite(found, index, encoder, images)
+            kept[index - shard.start] = found
+        done += len(index)
+    if shard:
+        for part, kept in zip(parts, rows, strict=True):
+            part.place.add(shard, kept)
+
+
+def _with_progress(steps: Iterator[list[Batch]], num_images: int, what: str) -> Iterator[list[Batch]]:
+    """`with_progress` for views of the same images in several sizes, which count once."""
+    current: list[Batch] = []
+
+    def first_views() -> Iterator[Batch]:
+        for views in steps:
+            current[:] = views
+            yield views[0]
+
+    for _ in with_progress(first_views(), num_images, what):
+        yield current
 
 
 @contextlib.contextmanager
@@ -128,49 +283,22 @@ def _check_finite(rows: Float[Tensor, "B D"], index: Tensor, encoder: Encoder, i
         )
 
 
-def _identity(encoder: Encoder, images: ImageList, token: Token, precision: Precision) -> dict[str, Any]:
-    """Everything the features depend on."""
-    return {
-        "version": VERSION,
-        "encoder": encoder.fingerprint(),
-        "images": images.identity(),
-        "image_size": encoder.image_size,
-        "transform": TRANSFORM,
-        "token": token,
-        "precision": precision,
-        "matmul": torch.get_float32_matmul_precision(),
-    }
-
-
-def _key(facts: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _read(folder: Path, num_images: int) -> Float[Tensor, "M D"] | None:
-    """Features from the cache; None when there are none, or damaged ones, which are removed."""
-    if not folder.exists():
-        return None
-    try:
-        check_folder(folder)
-        features = load_file(folder / _FILE)["features"]
-        if features.ndim != 2 or len(features) != num_images or features.dtype != torch.float32:
-            raise WeightsError(f"{folder}: {features.dtype} {tuple(features.shape)} for {num_images} images")
-        return features
-    except (WeightsError, SafetensorError, OSError, KeyError) as error:
-        log.warning("cached features are removed and computed again: %s", error)
-        with contextlib.suppress(FileNotFoundError):  # another process was first
-            remove_folder(folder)
-        return None
-
-
-def _write(folder: Path, features: Float[Tensor, "M D"], facts: dict[str, Any]) -> None:
-    def fill(temporary: Path) -> None:
-        save_file({"features": features}, temporary / _FILE)
-        write_json(temporary / "features.json", facts)
-
-    try:
-        write_folder(folder, fill)
-    except (OSError, SafetensorError) as error:
-        # Another process may have kept the same features first; a full disk does not make them wrong.
-        if not folder.exists():
-            log.warning("features are not kept for next time: %s", error)
+def _identities(
+    wanted: Sequence[tuple[Encoder, Token]], images: ImageList, precision: Precision
+) -> list[dict[str, Any]]:
+    """Everything the features depend on, for each of `wanted`."""
+    of_images = images.identity()
+    fingerprints = {id(encoder): encoder.fingerprint() for encoder in {id(e): e for e, _ in wanted}.values()}
+    return [
+        {
+            "version": VERSION,
+            "encoder": fingerprints[id(encoder)],
+            "images": of_images,
+            "image_size": encoder.image_size,
+            "transform": TRANSFORM,
+            "token": token,
+            "precision": precision,
+            "matmul": torch.get_float32_matmul_precision(),
+        }
+        for encoder, token in wanted
+    ]

@@ -34,12 +34,12 @@ from torch import Tensor
 import unic
 from unic.cache import cache_dir
 from unic.data.images import read_image_folder
-from unic.evals import lbfgs
-from unic.evals.classifier import LogregConfig, fit_classifier
 from unic.evals.features import extract
+from unic.evals.linear import lbfgs
+from unic.evals.linear.classifier import LogregConfig, fit_classifier
+from unic.evals.linear.validation import split_trainval
 from unic.evals.logreg import scikit_learn
 from unic.evals.logreg_fast import FAST
-from unic.evals.validation import split_trainval
 
 SHAPES = {"pets": (3680, 37), "flowers": (2040, 102), "dtd": (3760, 47), "aircraft": (6667, 100)}
 NUM_TEST = 5000

@@ -14,7 +14,7 @@ from unic.data.datasets import DATASETS, Roots
 from unic.errors import ConfigError, DataError
 from unic.evals import EVALUATIONS, EvalOptions, evaluate, splits_for
 from unic.evals.features import extract_together
-from unic.evals.validation import log_odds
+from unic.evals.linear.validation import log_odds
 from unic.models.encoder import ImageEncoder
 from unic.run import RunDir
 from unic.teachers import short_name

@@ -5,13 +5,15 @@ import logging
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
 from unic.errors import ConfigError
 from unic.evals import EvalOptions, own_settings
-from unic.evals.knn import KnnConfig, _possible_ks, accuracy, knn_predict
+from unic.evals.knn import KnnConfig, _possible_ks, _ranking, accuracy, knn_predict
+from unic.evals.knn_fast import Searched, nearest_fast
 from unic.evals.knn_nearest import GRID, nearest
 
 T = 0.07
@@ -118,6 +120,95 @@ def test_negative_and_zero_similarities_are_in_order():
     sims, index = nearest(torch.tensor([[2.0, 0.0]]), rows, 6, chunk=4)
     assert index.tolist() == [[2, 5, 1, 3, 0, 4]]
     assert sims[0].tolist() == pytest.approx([1.0, 0.6, 0.0, 0.0, -0.6, -1.0], abs=1e-9)  # GRID
+
+
+def clustered(generator, count, width, num_centres=20, spread=0.3):
+    centres = generator.normal(size=(num_centres, width))
+    return centres[np.sort(generator.integers(0, num_centres, count))] + spread * generator.normal(
+        size=(count, width)
+    )
+
+
+def tied(generator, count, width):
+    """Few different vectors, of several lengths: most similarities occur many times."""
+    features = generator.integers(-1, 2, (count, width)) * generator.choice([0.5, 1, 3], (count, 1))
+    features[::50] = 0
+    return features
+
+
+FEATURES = {
+    "normal": lambda g, n: g.normal(size=(n, 40)),
+    "narrow": lambda g, n: g.normal(size=(n, 2)),
+    "clustered, not negative": lambda g, n: np.maximum(clustered(g, n, 64), 0),
+    "nearly all alike": lambda g, n: 1 + 0.01 * g.normal(size=(n, 33)),
+    "alike beyond bfloat16": lambda g, n: clustered(g, n, 48, num_centres=2, spread=1e-4),
+    "tied": lambda g, n: tied(g, n, 6),
+    "constant": lambda g, n: np.full((n, 5), 0.3),
+    "zero": lambda g, n: np.zeros((n, 5)),
+    "tiny and huge": lambda g, n: g.normal(size=(n, 16)) * 10.0 ** g.integers(-30, 30, (n, 1)),
+}
+
+
+@pytest.mark.parametrize("kind", FEATURES)
+@pytest.mark.parametrize(("count", "k", "chunk"), [(1501, 20, 256), (1501, 20, 37), (900, 1, 10_000)])
+def test_the_fast_search_finds_what_the_definition_says(kind, count, k, chunk):
+    rng = np.random.default_rng(count + chunk)
+    features = torch.from_numpy(FEATURES[kind](rng, count + 60).astype(np.float32))
+    queries, rows = features[::25][:60], features[60:]
+    rows = torch.cat([rows, rows[:100], queries[:10]])  # exact duplicates, and similarities of 1
+    sims, index = nearest_fast(queries, rows, k, chunk)
+    expected_sims, expected_index = nearest(queries, rows, k, chunk)
+    assert torch.equal(index, expected_index)
+    assert torch.equal(sims, expected_sims)
+
+
+def test_the_fast_search_is_right_where_the_threshold_is_a_bad_guess(monkeypatch):
+    rng = np.random.default_rng(7)
+    rows, queries = (torch.from_numpy(rng.normal(size=(n, 24)).astype(np.float32)) for n in (2000, 50))
+    expected = nearest(queries, rows, 15, 500)
+    for guess in (-5.0, 0.3, 0.9, 5.0):  # all rows are left, too many, too few, none
+        monkeypatch.setattr(Searched, "_guess", lambda self, factors, k, g=guess: torch.full((50,), g))
+        found = nearest_fast(queries, rows, 15, 500)
+        assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize("kind", ["normal", "clustered, not negative", "nearly all alike", "tiny and huge"])
+def test_no_row_above_the_threshold_is_ruled_out(kind):
+    rng = np.random.default_rng(11)
+    features = torch.from_numpy(FEATURES[kind](rng, 1640).astype(np.float32))
+    queries, rows = features[::41], features
+    unit = F.normalize(queries.double(), dim=1)
+    threshold, query, row = Searched.of(rows, 200)._left(unit, 100)
+    above = unit @ F.normalize(rows.double(), dim=1).T >= threshold[:, None]
+    left = torch.zeros_like(above)
+    left[query, row] = True
+    assert above.any(dim=1).float().mean() > 0.5 and not (above & ~left).any()
+    assert left.float().mean() < 0.5
+
+
+def test_the_fast_search_compares_few_rows_once_more():
+    # Else it would be right but slow: every query left to the definition.
+    rng = np.random.default_rng(13)
+    rows, queries = (torch.from_numpy(clustered(rng, n, 64).astype(np.float32)) for n in (8000, 100))
+    _, query, _ = Searched.of(rows, 1000)._left(F.normalize(queries.double(), dim=1), 20)
+    counts = query.bincount(minlength=100)
+    assert counts.min() >= 20 and counts.float().mean() < 8 * 20
+
+
+def test_a_row_that_is_not_a_number_leaves_all_to_the_definition():
+    rng = np.random.default_rng(17)
+    rows, queries = (torch.from_numpy(rng.normal(size=(n, 8)).astype(np.float32)) for n in (600, 10))
+    rows[77, 3] = float("nan")
+    assert torch.equal(nearest_fast(queries, rows, 5, 100)[1], nearest(queries, rows, 5, 100)[1])
+
+
+@pytest.mark.parametrize("num_classes", [1, 3, 300])
+def test_ranked_classes_are_those_of_a_stable_sort(num_classes):
+    rng = np.random.default_rng(num_classes)
+    scores = torch.from_numpy(rng.integers(0, 4, (50, num_classes)).astype(np.float32)) / 3
+    scores[0] = 0
+    values, classes = scores.sort(dim=1, descending=True, stable=True)
+    assert torch.equal(_ranking(scores), torch.where(values > 0, classes, -1)[:, :5])
 
 
 def test_scaling_features_changes_nothing():

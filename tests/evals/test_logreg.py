@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from unic.errors import ConfigError, DataError
 from unic.evals import EvalOptions, evaluate, options_type
-from unic.evals.classifier import Classifier, LogregConfig, fit_classifier, protocol
+from unic.evals.linear.classifier import Classifier, LogregConfig, fit_classifier, protocol
 from unic.evals.logreg import EXACT, scikit_learn
 from unic.evals.logreg_fast import FAST
 
@@ -116,7 +116,7 @@ def test_compat_split_gives_a_classifier_even_where_it_leaves_a_class_nothing(me
 def test_a_kept_classifier_is_used_again_unless_damaged(tmp_path, caplog):
     features, labels = clusters()
     first = fit(features, labels, 3, cache=tmp_path)
-    (kept,) = tmp_path.glob("classifiers/*/fitted/classifier.safetensors")
+    (kept,) = tmp_path.glob("classifiers/*/fitted/tensors.safetensors")
     before = kept.stat().st_ino
     again = fit(features, labels, 3, cache=tmp_path)
     assert kept.stat().st_ino == before
@@ -124,7 +124,7 @@ def test_a_kept_classifier_is_used_again_unless_damaged(tmp_path, caplog):
     kept.write_bytes(kept.read_bytes()[:-3])
     with caplog.at_level(logging.WARNING):
         mended = fit(features, labels, 3, cache=tmp_path)
-    assert "fitted again" in caplog.text and torch.equal(mended.weight, first.weight)
+    assert "computed again" in caplog.text and torch.equal(mended.weight, first.weight)
 
 
 def test_other_features_labels_seeds_or_settings_are_never_served_from_the_cache(tmp_path):

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from unic.evals import lbfgs
-from unic.evals.classifier import LogregConfig, fit_classifier
+from unic.evals.linear import lbfgs
+from unic.evals.linear.classifier import LogregConfig, fit_classifier
 from unic.evals.logreg import EXACT, scikit_learn
 from unic.evals.logreg_fast import FAST, SolutionPath
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from unic import keyed
-from unic.evals.sgd import fit_heads, rate_factor
+from unic.evals.linear.sgd import fit_heads, rate_factor
 
 
 @pytest.fixture

@@ -24,11 +24,13 @@ from unic.data.datasets import Roots, Targets
 from unic.data.images import ImageList
 from unic.errors import ConfigError
 from unic.evals.features import Precision, Token, extract
-from unic.evals.splits import Splits, read_splits
+from unic.evals.splits import NUM_RANKED, Splits, ranking, read_splits
 from unic.plugins import Registry
 from unic.tokens import Encoder
 
 log = logging.getLogger(__name__)
+
+_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,17 +125,29 @@ class EvalData:
     def targets(self) -> Targets:
         return self.splits.targets
 
-    def ranked(self, scores: Float[Tensor, "Q K"]) -> Int64[Tensor, "Q R"]:
-        """The five classes of highest score, of those that count in this set."""
-        return self.splits.ranked(scores)
-
     def accuracy(self, ranked: Int64[Tensor, "Q R"], top: int) -> float:
         """Share of the test images, in percent, with a right answer among the first `top` classes."""
         return self.splits.accuracy(ranked, top)
 
-    def mean_per_class(self, ranked: Int64[Tensor, "Q R"]) -> float:
-        """Top-1 accuracy of each class, averaged over classes, in percent."""
-        return self.splits.mean_per_class(ranked)
+    def accuracies(
+        self, score: Callable[[Float[Tensor, "B D"]], Float[Tensor, "B K"]], features: Float[Tensor, "Q D"]
+    ) -> dict[str, float]:
+        """Top-1 and top-5; mean per-class accuracy, where each image has one answer; all in percent.
+
+        Where only some classes count in the test set, also the top-1 among all classes.
+        score: from some rows of features to the scores of all classes.
+        """
+        parts = [
+            (self.splits.ranked(scores).cpu(), ranking(scores).cpu(), torch.tensor([scores.shape[1]]))
+            for scores in map(score, features.split(_ROWS_AT_ONCE))
+        ]
+        best, of_all, num_classes = (torch.cat(some) for some in zip(*parts, strict=True))
+        found = {"top1": self.accuracy(best, 1), f"top{NUM_RANKED}": self.accuracy(best, NUM_RANKED)}
+        if all(len(answers) == 1 for answers in self.targets.answers):
+            found["mean_per_class"] = self.splits.mean_per_class(best)
+        if len(self.targets.scored) < num_classes[0]:
+            found["top1_all_classes"] = self.accuracy(of_all, 1)
+        return found
 
     def seen_by(self, encoder: Encoder) -> "EvalData":
         """The same data through another encoder."""

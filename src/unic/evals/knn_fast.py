@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import BFloat16, Float, Float32, Float64, Int64
 from torch import Tensor
 

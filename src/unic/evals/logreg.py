@@ -15,9 +15,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
-from unic.evals.classifier import LogregConfig, Method, Solution, Task, report
-from unic.evals.sgd import fit_heads
-from unic.evals.study import Params, search
+from unic.evals.linear.classifier import LogregConfig, Method, Solution, Task, report
+from unic.evals.linear.sgd import fit_heads
+from unic.evals.linear.study import Params, search
 from unic.tokens import Encoder
 
 log = logging.getLogger(__name__)

@@ -15,10 +15,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, lbfgs, own_settings
-from unic.evals.classifier import LogregConfig, Method, Solution, Task, report
+from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
+from unic.evals.linear import lbfgs
+from unic.evals.linear.classifier import LogregConfig, Method, Solution, Task, report
+from unic.evals.linear.study import Params, search
 from unic.evals.logreg import C_SPACE, SGD_SPACE, sgd_accuracies, sgd_solution
-from unic.evals.study import Params, search
 from unic.tokens import Encoder
 
 AT_ONCE = 10

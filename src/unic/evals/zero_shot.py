@@ -6,30 +6,27 @@ whose output is first brought back into the teacher's scale. Source: CLIP (arXiv
 Letters: Q test images, K classes, U different names, D width of CLS, E width of the common space, R ranks.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from jaxtyping import Float
 from torch import Tensor
 
 from unic.errors import ConfigError, WeightsError
 from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings, progress
+from unic.evals.kept import keep, kept
 from unic.evals.prompts import class_names, templates
-from unic.evals.splits import NUM_RANKED, ranking
 from unic.plugins import unknown
-from unic.run import check_folder, remove_folder, write_folder, write_json
 from unic.teachers import parse_reference, short_name
 from unic.teachers.text import TextTower, has_texts, load_text_tower
 from unic.tokens import Encoder
@@ -38,9 +35,7 @@ log = logging.getLogger(__name__)
 
 PROTOCOL = "zero-shot-1"
 
-_IMAGES_AT_ONCE = 4096
 _TEXTS_AT_ONCE = 256
-_FILE = "texts.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +64,7 @@ def run(encoder: Encoder, data: EvalData, options: EvalOptions) -> list[Result]:
     texts = class_embeddings(tower, names, reference=reference, cache=data.cache).to(data.device)
     seen = data if space is encoder else data.seen_by(space.to(data.device))
     features = seen.features("test").to(data.device)
-    found, of_all = [], []
-    for rows in features.split(_IMAGES_AT_ONCE):
-        scores = zero_shot_scores(rows, texts, tower)
-        found.append(data.ranked(scores))
-        of_all.append(ranking(scores))
-    accuracies = _accuracies(data, torch.cat(found), torch.cat(of_all), len(names))
+    accuracies = data.accuracies(partial(zero_shot_scores, texts=texts, tower=tower), features)
     results = [
         seen.result("zero-shot", metric, value, protocol=f"{PROTOCOL} {origin}".strip())
         for metric, value in accuracies.items()
@@ -141,11 +131,12 @@ def class_embeddings(
         if cache
         else None
     )
-    texts = _read(folder, len(words)) if folder else None
+    what = "embeddings of texts are"
+    texts = kept(folder, what, partial(_made, num_names=len(words))) if folder else None
     if texts is None:
         texts = _encode(tower, sentences, len(words), short_name(reference))
         if folder:
-            _write(folder, texts, facts)
+            keep(folder, what, {"texts": texts}, facts)
     number = {word: i for i, word in enumerate(words)}
     return texts[[number[name] for name in names]]
 
@@ -161,17 +152,6 @@ def zero_shot_scores(
     # Equal columns of one product can differ by rounding; classes of one name must not.
     different_UE, index_K = texts.unique(dim=0, return_inverse=True)
     return (tower.logit_scale * tower.project(features) @ different_UE.T)[:, index_K]
-
-
-def _accuracies(
-    data: EvalData, ranked: Int64[Tensor, "Q R"], of_all: Int64[Tensor, "Q R"], num_classes: int
-) -> dict[str, float]:
-    found = {"top1": data.accuracy(ranked, 1), f"top{NUM_RANKED}": data.accuracy(ranked, NUM_RANKED)}
-    if all(len(answers) == 1 for answers in data.targets.answers):
-        found["mean_per_class"] = data.mean_per_class(ranked)
-    if len(data.targets.scored) < num_classes:
-        found["top1_all_classes"] = data.accuracy(of_all, 1)
-    return found
 
 
 def _with_texts(spaces: Collection[str]) -> list[str]:
@@ -217,34 +197,11 @@ def _encode(tower: TextTower, sentences: Sequence[str], num_names: int, teacher:
     return texts
 
 
-def _read(folder: Path, num_names: int) -> Float[Tensor, "U E"] | None:
-    """Kept embeddings; None when there are none, or damaged ones, which are removed."""
-    if not folder.exists():
-        return None
-    try:
-        check_folder(folder)
-        texts = load_file(folder / _FILE)["texts"]
-        if texts.ndim != 2 or len(texts) != num_names or texts.dtype != torch.float32:
-            raise WeightsError(f"{folder}: {texts.dtype} {tuple(texts.shape)} for {num_names} names")
-        return texts
-    except (WeightsError, SafetensorError, OSError, KeyError) as error:
-        log.warning("kept embeddings of texts are removed and computed again: %s", error)
-        with contextlib.suppress(FileNotFoundError):  # another process was first
-            remove_folder(folder)
-        return None
-
-
-def _write(folder: Path, texts: Float[Tensor, "U E"], facts: Mapping[str, Any]) -> None:
-    def fill(temporary: Path) -> None:
-        save_file({"texts": texts}, temporary / _FILE)
-        write_json(temporary / "texts.json", facts)
-
-    try:
-        write_folder(folder, fill)
-    except (OSError, SafetensorError) as error:
-        # Another process may have kept the same texts first; a full disk does not make them wrong.
-        if not folder.exists():
-            log.warning("embeddings of texts are not kept for next time: %s", error)
+def _made(tensors: dict[str, Tensor], facts: Any, num_names: int) -> Float[Tensor, "U E"]:
+    texts = tensors["texts"]
+    if texts.ndim != 2 or len(texts) != num_names or texts.dtype != torch.float32:
+        raise WeightsError(f"{texts.dtype} {tuple(texts.shape)} for {num_names} names")
+    return texts
 
 
 EVALUATIONS.add(

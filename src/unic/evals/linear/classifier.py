@@ -3,29 +3,26 @@
 logreg.py and logreg_fast.py say how one is found. Letters: M training images, Q others, D width, K classes.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unic.config import read_json
 from unic.errors import ConfigError, DataError, WeightsError
 from unic.evals import EvalData, Result
-from unic.evals.splits import NUM_RANKED, ranking
-from unic.evals.validation import check_features, split_trainval
-from unic.run import check_folder, remove_folder, write_folder, write_json
+from unic.evals.kept import keep, kept
+from unic.evals.linear.validation import check_features, split_trainval
+from unic.evals.splits import ranking
 
 log = logging.getLogger(__name__)
 
@@ -152,8 +149,10 @@ def fit_classifier(
         }
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         folder = cache / "classifiers" / key
-        if (kept := _read(folder / "fitted", num_classes, features.shape[1])) is not None:
-            return kept
+        shape = (num_classes, features.shape[1])
+        found = kept(folder / "fitted", "a kept classifier is", partial(_made, shape=shape))
+        if found is not None:
+            return found
     present, dense = labels.cpu().unique(return_inverse=True)
     train, held_out = split_trainval(dense, seed=seed, compat=config.compat_split)
     held_out = held_out[torch.isin(dense[held_out], dense[train])]
@@ -180,7 +179,8 @@ def fit_classifier(
     weight[present], bias[present] = solution.weight.float().cpu(), solution.bias.float().cpu()
     classifier = Classifier(weight, bias, large, solution.settings, solution.held_out)
     if folder is not None:
-        _write(folder / "fitted", classifier)
+        facts = {"unit_length": large, "settings": solution.settings, "held_out": solution.held_out}
+        keep(folder / "fitted", "the classifier is", {"weight": weight, "bias": bias}, facts)
     return classifier
 
 
@@ -212,17 +212,7 @@ def report(data: EvalData, method: Method, config: LogregConfig) -> list[Result]
             seed=seed,
             cache=data.cache,
         )
-        scores = classifier.scores(test)
-        ranked = data.ranked(scores)
-        found.append(
-            {
-                "top1": data.accuracy(ranked, 1),
-                f"top{NUM_RANKED}": data.accuracy(ranked, NUM_RANKED),
-                "mean_per_class": data.mean_per_class(ranked),
-            }
-        )
-        if len(data.targets.scored) < len(data.classes):
-            found[-1]["top1_all_classes"] = data.accuracy(ranking(scores), 1)
+        found.append(data.accuracies(classifier.scores, test))
     name = protocol(method, config, len(train))
     if config.seeds != LogregConfig.seeds:
         name += f" seeds={','.join(map(str, config.seeds))}"
@@ -245,40 +235,8 @@ def _sha256(tensor: Tensor) -> str:
     return hashlib.sha256(array.view(np.uint8).data).hexdigest() + str(tuple(array.shape))
 
 
-def _write(folder: Path, classifier: Classifier) -> None:
-    def fill(temporary: Path) -> None:
-        tensors = {"weight": classifier.weight, "bias": classifier.bias}
-        save_file(tensors, temporary / "classifier.safetensors")
-        facts = {
-            "unit_length": classifier.unit_length,
-            "settings": classifier.settings,
-            "held_out": classifier.held_out,
-        }
-        write_json(temporary / "classifier.json", facts)
-
-    try:
-        write_folder(folder, fill)
-    except (OSError, SafetensorError) as error:
-        # Another process may have kept the same classifier first; a full disk does not make it wrong.
-        if not folder.exists():
-            log.warning("the classifier is not kept for next time: %s", error)
-
-
-def _read(folder: Path, num_classes: int, width: int) -> Classifier | None:
-    """A kept classifier; None when there is none, or a damaged one, which is removed."""
-    if not folder.exists():
-        return None
-    try:
-        check_folder(folder)
-        tensors = load_file(folder / "classifier.safetensors")
-        facts = read_json(folder / "classifier.json")
-        if tensors["weight"].shape != (num_classes, width) or tensors["bias"].shape != (num_classes,):
-            raise WeightsError(f"{folder}: weight {tuple(tensors['weight'].shape)}")
-        return Classifier(
-            tensors["weight"], tensors["bias"], facts["unit_length"], facts["settings"], facts["held_out"]
-        )
-    except (WeightsError, ConfigError, SafetensorError, OSError, KeyError, TypeError) as error:
-        log.warning("a kept classifier is removed and fitted again: %s", error)
-        with contextlib.suppress(FileNotFoundError):  # another process was first
-            remove_folder(folder)
-        return None
+def _made(tensors: dict[str, Tensor], facts: Any, shape: tuple[int, int]) -> Classifier:
+    weight, bias = tensors["weight"], tensors["bias"]
+    if weight.shape != shape or bias.shape != shape[:1]:
+        raise WeightsError(f"weight {tuple(weight.shape)}, expected {shape}")
+    return Classifier(weight, bias, facts["unit_length"], facts["settings"], facts["held_out"])

@@ -35,6 +35,12 @@ def test_mean_per_class_weighs_classes_equally_and_leaves_out_those_without_test
     assert data.accuracy(predicted, 1) == pytest.approx(100 * 5 / 7)
 
 
+def test_accuracy_is_the_share_of_right_images_in_percent():
+    ranked = torch.tensor([[0, 1, -1], [1, 2, 0], [1, 2, -1], [2, -1, -1]])
+    data = splits([0, 1, 2, 1])
+    assert data.accuracy(ranked, 1) == 50.0 and data.accuracy(ranked, 5) == 75.0
+
+
 def test_only_classes_that_count_are_answers_and_any_right_one_is_a_hit():
     data = splits([0, 1, 1], Targets((1, 3, 4), ((1,), (3, 4), (4,))))
     scores = torch.tensor([[9.0, 1.0, 8.0, 0.0, -1.0, 7.0]] * 3)

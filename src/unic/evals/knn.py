@@ -15,13 +15,12 @@ from torch import Tensor
 from unic.errors import ConfigError
 from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
 from unic.evals.knn_fast import Searched
+from unic.evals.splits import NUM_RANKED
 from unic.tokens import Encoder
 
 log = logging.getLogger(__name__)
 
 PROTOCOL = "knn-1"
-NUM_RANKED = 5
-"""Classes named for each test image: enough for top-5."""
 
 _LOWER = 0xFFFFFFFF
 
@@ -102,12 +101,6 @@ def knn_predict(
         for k, scores_QC in _votes(weights_QK, train_labels[index_QK], ks, num_classes):
             ranked[k].append(_ranking(scores_QC.float()))
     return {k: torch.cat(parts) for k, parts in ranked.items()}
-
-
-def accuracy(ranked: Int64[Tensor, "Q R"], labels: Int64[Tensor, " Q"], top: int) -> float:
-    """Share of the test images, in percent, whose class is among the first `top`."""
-    hits = (ranked[:, :top] == labels[:, None]).any(dim=1)
-    return 100 * int(hits.sum()) / len(labels)
 
 
 def _votes(

@@ -34,7 +34,7 @@ Hessian is next to nothing, and steps are out of all proportion."""
 GRADIENT = 1e-4
 """Largest entry of the gradient (of the mean loss) at the end: scikit-learn's default `tol`, and its only test."""
 DECREMENT = 1e-6
-RELATIVE = 1e-4
+RELATIVE = 1e-3
 """Largest decrease that the next step promises at the end, absolute and as a part of the mean loss.
 
 scikit-learn's test alone leaves an objective 1e-5 (C = 1e-5) to 1e-3 (C = 1) above the optimum, and up to

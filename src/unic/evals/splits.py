@@ -109,7 +109,10 @@ def read_splits(
 
 def _read(spec: DatasetSpec, roots: Roots, split: str, allow_count_mismatch: bool) -> ImageList:
     root = roots.find(spec.name)
-    images = read_split(spec, root, split, allow_count_mismatch=allow_count_mismatch)
+    try:
+        images = read_split(spec, root, split, allow_count_mismatch=allow_count_mismatch)
+    except DataError as error:
+        raise DataError(f"{error}\nexpected layout of {spec.name}: {spec.layout}") from error
     if images.labels is None or images.classes is None:
         raise DataError(
             f"{spec.name}, {split}: images without labels; an evaluation needs the class of each one"

@@ -202,7 +202,8 @@ def _encode(
         what += f" (process 1 of {world})"
     if num_done := len(images) - sum(len(shard) for shard in shards):
         log.info("%s: %d of %d images were done before", what, num_done, len(images))
-    steps = _with_progress(views, num_left, what)
+    done = num_done if world == 1 else 0  # of several processes each counts its own
+    steps = with_progress(views, done + num_left, what, size=lambda views: len(views[0].index), done=done)
     with contextlib.ExitStack() as stack:
         for encoder in encoders:
             stack.enter_context(_eval_mode(encoder))
@@ -245,19 +246,6 @@ def _encode_shard(
     if shard:
         for part, kept in zip(parts, rows, strict=True):
             part.place.add(shard, kept)
-
-
-def _with_progress(steps: Iterator[list[Batch]], num_images: int, what: str) -> Iterator[list[Batch]]:
-    """`with_progress` for views of the same images in several sizes, which count once."""
-    current: list[Batch] = []
-
-    def first_views() -> Iterator[Batch]:
-        for views in steps:
-            current[:] = views
-            yield views[0]
-
-    for _ in with_progress(first_views(), num_images, what):
-        yield current
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unic.errors import ConfigError, WeightsError
-from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings, progress
+from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
 from unic.evals.kept import keep, kept
+from unic.evals.progress import with_progress
 from unic.evals.prompts import class_names, templates
 from unic.plugins import unknown
 from unic.teachers import parse_reference, short_name
@@ -177,20 +177,13 @@ def _check_width(space: Encoder, tower: TextTower, reference: str) -> None:
 def _encode(tower: TextTower, sentences: Sequence[str], num_names: int, teacher: str) -> Float[Tensor, "U E"]:
     per_name = len(sentences) // num_names
     step = max(1, _TEXTS_AT_ONCE // per_name) * per_name
-    start = said = time.monotonic()
+    starts = range(0, len(sentences), step)
     found = []
-    for first in range(0, len(sentences), step):
+    for first in with_progress(
+        starts, len(sentences), teacher, unit="texts", size=lambda first: len(sentences[first : first + step])
+    ):
         encoded = tower.encode(sentences[first : first + step]).unflatten(0, (-1, per_name))
         found.append(F.normalize(encoded.mean(1), dim=1).float().cpu())
-        now, done = time.monotonic(), min(first + step, len(sentences))
-        if now - said >= progress.SECONDS_BETWEEN_LINES:
-            said, rate = now, done / (now - start)
-            left = (len(sentences) - done) / rate
-            log.info("%s: %d/%d texts  %.0f texts/s  %.0f s left", teacher, done, len(sentences), rate, left)
-    seconds = max(time.monotonic() - start, 1e-6)
-    log.info(
-        "%s: %d texts in %.1f s  %.0f texts/s", teacher, len(sentences), seconds, len(sentences) / seconds
-    )
     texts = torch.cat(found)
     if not texts.isfinite().all():
         raise WeightsError(f"{teacher}: its text tower gives numbers that are not finite; check the weights")

@@ -12,7 +12,7 @@ from unic.cache import cache_dir
 from unic.checkpoints import check, load, load_untrained
 from unic.data.datasets import DATASETS, Roots
 from unic.errors import ConfigError, DataError
-from unic.evals import EVALUATIONS, EvalOptions, evaluate, splits_for
+from unic.evals import EVALUATIONS, EvalOptions, evaluate, evaluations_for, splits_for
 from unic.evals.features import extract_together
 from unic.evals.linear.validation import log_odds
 from unic.models.encoder import ImageEncoder
@@ -88,7 +88,12 @@ def compute_features(
         encoders = [encoder.to(device) for _, encoder in _encoders(group, untrained)]
         for dataset, evals in plan.items():
             # An evaluation that learns nothing may look through another encoder: a student's head for texts.
-            chosen = [EVALUATIONS[name] for name in evals if EVALUATIONS[name].uses_train]
+            # Dense evaluations keep features of their own, in the process that learns from them.
+            chosen = [
+                evaluation
+                for evaluation in evaluations_for(dataset, evals)
+                if evaluation.uses_train and evaluation.task == "classification"
+            ]
             for splits in splits_for(dataset, roots, chosen, options).values():
                 for images in filter(None, (splits.train, splits.test)):
                     extract_together(
@@ -136,11 +141,7 @@ def _checked(
     if not references:
         raise ConfigError("no encoder to evaluate; name a teacher, a URI or a run folder")
     for dataset, evals in plan.items():
-        DATASETS[dataset]
-        for name in evals:
-            EVALUATIONS[name]
-        if not evals:
-            raise ConfigError(f"no evaluation named; known: {', '.join(EVALUATIONS)}")
+        evaluations_for(dataset, evals)
     for reference in references:
         check(reference)
     roots = data_root if isinstance(data_root, Roots) else Roots(data_root)

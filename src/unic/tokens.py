@@ -1,6 +1,6 @@
-"""The types every part of unic exchanges: Tokens, Batch, and the protocols Encoder and TargetSource.
+"""The types every part of unic exchanges: Tokens, TokenMaps, Batch, and the protocols Encoder and TargetSource.
 
-Letters: B images, N patches, D width, H W pixels.
+Letters: B images, N patches, D E widths, H W pixels, h w grid.
 """
 
 from collections.abc import Mapping
@@ -46,6 +46,14 @@ pytree.register_pytree_node(
     lambda leaves, _: Tokens(*leaves),
     serialized_type_name="unic.tokens.Tokens",
 )
+
+
+@dataclass(frozen=True)
+class TokenMaps:
+    """Tokens that keep their places: what dense tasks read. h x w is the patch grid, which need not be square."""
+
+    cls: Float[Tensor, "B D"]
+    patches: Float[Tensor, "B E h w"]
 
 
 @dataclass(frozen=True)

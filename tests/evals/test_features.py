@@ -112,7 +112,7 @@ def test_every_flipped_bit_is_seen_and_the_features_are_computed_again(encoder, 
     rng = np.random.default_rng(0)
     for n in range(20):
         (folder,) = cached(tmp_path)
-        file = folder / feature_store._FILE
+        file = folder / "features.f32"
         content = bytearray(file.read_bytes())
         content[rng.integers(len(content))] ^= 1 << rng.integers(8)
         file.write_bytes(content)
@@ -123,7 +123,7 @@ def test_every_flipped_bit_is_seen_and_the_features_are_computed_again(encoder, 
         caplog.clear()
 
 
-@pytest.mark.parametrize("name", [feature_store._FILE, "manifest.json"])
+@pytest.mark.parametrize("name", ["features.f32", "manifest.json"])
 @pytest.mark.parametrize("harm", ["missing", "empty", "cut"])
 def test_a_partial_folder_is_never_used(encoder, images, tmp_path, name, harm):
     expected = cls(encoder, images, tmp_path)
@@ -330,7 +330,7 @@ def test_features_written_to_leave_the_cache_as_it_was(encoder, images, tmp_path
     assert torch.equal(cls(encoder, images, tmp_path), expected) and encoder.calls == 1
 
 
-@pytest.mark.parametrize("name", [MANIFEST, feature_store._FILE])
+@pytest.mark.parametrize("name", [MANIFEST, "features.f32"])
 def test_features_of_another_model_are_not_used(sizes, tmp_path, caplog, name):
     """Of the same shape, and copied over by hand: the whole folder, or only the numbers."""
     one, other = Noted(tmp_path / "a"), Noted(tmp_path / "b")
@@ -387,7 +387,7 @@ def test_an_interrupted_extraction_goes_on_after_its_last_shard(sizes, tmp_path,
         cls(encoder, sizes, tmp_path, batch_size=2), cls(Noted(tmp_path / "b"), sizes, batch_size=2)
     )
     assert encoder.count() == 23 - 8 and "8 of 23 images were done before" in caplog.text
-    assert {p.name for p in cached(tmp_path)[0].iterdir()} == {MANIFEST, feature_store._FILE}
+    assert {p.name for p in cached(tmp_path)[0].iterdir()} == {MANIFEST, "features.f32"}
     assert not unfinished(tmp_path)
 
 
@@ -400,7 +400,7 @@ def test_an_interruption_before_the_first_shard_leaves_nothing(sizes, tmp_path, 
 def test_damage_while_nobody_was_looking_is_computed_again(sizes, tmp_path, small_shards, monkeypatch, harm):
     encoder = interrupted(sizes, tmp_path)
     (part,) = unfinished(tmp_path)
-    file, records = part / feature_store._FILE, part / "shards-0.jsonl"
+    file, records = part / "features.f32", part / "shards-0.jsonl"
     lines = records.read_text().splitlines(keepends=True)
     left = 23
     if harm == "bit":  # in the second shard

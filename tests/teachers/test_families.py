@@ -241,7 +241,9 @@ def cubic(distance: np.ndarray) -> np.ndarray:
 def test_an_offset_samples_where_dino_samples(side: int, rows: int):
     """By brute force in float64: row i of the new grid lies at (i + 0.5) * side / (rows + 0.1) - 0.5."""
     positions = torch.randn(1, 1 + side * side, 3, generator=torch.Generator().manual_seed(0))
-    found = resample_positions(positions, rows, num_prefix=1, how=Resampling(antialias=False, offset=0.1))
+    found = resample_positions(
+        positions, rows, rows, num_prefix=1, how=Resampling(antialias=False, offset=0.1)
+    )
     weights = np.zeros((rows, side))
     for i in range(rows):
         place = (i + 0.5) * side / (rows + 0.1) - 0.5
@@ -255,10 +257,10 @@ def test_an_offset_samples_where_dino_samples(side: int, rows: int):
 
 def test_without_an_offset_positions_are_resampled_as_timm_does():
     positions = torch.randn(1, 1 + 49, 8)
-    ours = resample_positions(positions, 4, num_prefix=1, how=Resampling())
+    ours = resample_positions(positions, 4, 4, num_prefix=1, how=Resampling())
     theirs = timm.layers.resample_abs_pos_embed(positions, [4, 4], num_prefix_tokens=1)
     torch.testing.assert_close(ours, theirs)
-    assert resample_positions(positions, 7, num_prefix=1, how=Resampling()) is positions
+    assert resample_positions(positions, 7, 7, num_prefix=1, how=Resampling()) is positions
 
 
 def test_layer_reads_the_tokens_of_an_earlier_block_through_the_final_norm(tmp_path: Path, load_small):

@@ -18,8 +18,9 @@ from unic.checkpoints.saved import SavedStudent, ladder_of, read_config, standar
 from unic.config import from_dict, read_json
 from unic.distill.standardize import Standardizer, StatisticsConfig
 from unic.errors import ConfigError, WeightsError
-from unic.models.dinov2 import dinov2_to_timm, student_config
+from unic.models.dinov2 import dinov2_to_timm, resampling, student_config
 from unic.models.ladder import Ladder, LadderConfig
+from unic.models.positions import positions_of
 from unic.models.student import ENCODER_FILE, StudentConfig, build_encoder, read_note
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import below, load_strictly, read_file, state_dict
@@ -75,10 +76,10 @@ def read_published(path: Path) -> SavedStudent:
 
 def _own(path: Path, state: dict[str, Tensor], cfg: StudentConfig, config: dict[str, Any]) -> SavedStudent:
     name = path.resolve().parent.name if path.name == ENCODER_FILE else path.stem
-    encoder = _encoder(cfg, state, name, path)
+    facts = {"format": "unic encoder"}
+    encoder = _encoder(cfg, state, name, path, facts)
     beside = path.with_name(HEADS_FILE)
     heads = read_heads(beside, encoder) if path.name == ENCODER_FILE and beside.is_file() else {}
-    facts = {"format": "unic encoder"}
     return SavedStudent(name=name, cfg=cfg, encoder=encoder, config=config, facts=facts, source=path, **heads)
 
 
@@ -91,8 +92,8 @@ def _unic(path: Path, state: dict[str, Tensor], content: Any) -> SavedStudent:
     options = _options(content)
     backbone = below("encoder.", state)
     cfg = student_config(backbone, options, str(path))
-    encoder = _encoder(cfg, dinov2_to_timm(backbone), path.stem, path)
     facts = _facts(content, options, "published UNIC")
+    encoder = _encoder(cfg, dinov2_to_timm(backbone), path.stem, path, facts)
     projectors = below("lp.", state)
     if not projectors:
         return SavedStudent(name=path.stem, cfg=cfg, encoder=encoder, facts=facts, source=path)
@@ -119,8 +120,8 @@ def _unic(path: Path, state: dict[str, Tensor], content: Any) -> SavedStudent:
 def _dinov2(path: Path, state: dict[str, Tensor], content: Any) -> SavedStudent:
     options = _options(content) | _dimensions_beside(path)
     cfg = student_config(state, options, str(path))
-    encoder = _encoder(cfg, dinov2_to_timm(state), path.stem, path)
     facts = _facts(content, options, "DINOv2")
+    encoder = _encoder(cfg, dinov2_to_timm(state), path.stem, path, facts)
     return SavedStudent(name=path.stem, cfg=cfg, encoder=encoder, facts=facts, source=path)
 
 
@@ -156,9 +157,12 @@ def _without_wrappers(content: Any, path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _encoder(cfg: StudentConfig, state: dict[str, Tensor], name: str, path: Path) -> TimmEncoder:
+def _encoder(
+    cfg: StudentConfig, state: dict[str, Tensor], name: str, path: Path, facts: Mapping[str, Any]
+) -> TimmEncoder:
     encoder = build_encoder(cfg, seed=0, name=name)
     load_strictly(encoder.model, state, str(path))
+    encoder.positions = positions_of(state, resampling(facts["format"], registers="reg_token" in state))
     return encoder.eval().requires_grad_(False)
 
 

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from unic.config import from_dict, read_json
 from unic.distill.standardize import Standardizer, StatisticsConfig
 from unic.errors import ConfigError, WeightsError
+from unic.models.dinov2 import resampling
 from unic.models.encoder import ImageEncoder
 from unic.models.ladder import Ladder, LadderConfig, read_ladder
+from unic.models.maps import sharing_weights
+from unic.models.positions import positions_of
 from unic.models.student import StudentConfig, build_encoder
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import below, load_strictly
@@ -77,6 +80,14 @@ class HeadEncoder(ImageEncoder):
     def reading(self) -> tuple:
         return (repr(self.model["standardizer"].cfg),)
 
+    @property
+    def stride(self) -> int:
+        return self.model["encoder"].stride
+
+    def _model_at(self, height: int, width: int) -> Any:
+        parts = {name: sharing_weights(self.model[name]) for name in ("ladder", "standardizer")}
+        return nn.ModuleDict({"encoder": self.model["encoder"].at_size(height, width), **parts})
+
 
 def read_run(folder: Path) -> SavedStudent:
     """The student of a run folder, from its newest valid checkpoint."""
@@ -87,7 +98,11 @@ def read_run(folder: Path) -> SavedStudent:
         raise WeightsError(f"{folder} holds no checkpoint yet; let the run go on first")
     state = load_file(checkpoint / "model.safetensors")
     encoder = build_encoder(cfg, seed=config["seed"], name=folder.resolve().name)
-    load_strictly(encoder.model, below("encoder.model.", state), str(checkpoint))
+    weights = below("encoder.model.", state)
+    load_strictly(encoder.model, weights, str(checkpoint))
+    facts = read_json(checkpoint / "meta.json")
+    form = facts.get("imported", {}).get("format")
+    encoder.positions = positions_of(weights, resampling(form, registers="reg_token" in weights))
     ladder_cfg = from_dict(LadderConfig, config.get("ladder", {}), "ladder.")
     ladder = ladder_of(encoder, below("ladder.", state), ladder_cfg, str(checkpoint))
     statistics = from_dict(StatisticsConfig, config.get("statistics", {}), "statistics.")
@@ -102,7 +117,7 @@ def read_run(folder: Path) -> SavedStudent:
         standardizers=standardizers_of(ladder.widths, buffers, statistics, str(checkpoint)),
         teachers={short_name(reference): reference for reference in config.get("teachers", [])},
         config=config,
-        facts=read_json(checkpoint / "meta.json"),
+        facts=facts,
         source=folder,
     )
 

@@ -3,11 +3,14 @@
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from unic.cli.options import Common, parse, process_group
 from unic.errors import ConfigError
 from unic.plugins import unknown
+
+if TYPE_CHECKING:
+    from unic.data.datasets.check import Part
 
 
 def evaluate(words: list[str]) -> int:
@@ -75,10 +78,19 @@ def _check(words: list[str]) -> int:
         )  # fmt: skip
     for part in parts:
         print(
-            f"{options.name} {part.split}: {part.images:,} images in {part.root}; {part.present} of {part.classes} "
-            f"classes, {part.fewest} to {part.most} images each; {part.decoded} decoded; sha256 {part.identity[:12]}"
+            f"{options.name} {part.split}: {part.images:,} images in {part.root}; {_classes(part)}"
+            f"{part.decoded} decoded; sha256 {part.identity[:12]}"
         )
     return 0
+
+
+def _classes(part: "Part") -> str:
+    """How the images are spread over classes, where there are any."""
+    if not part.classes:
+        return ""
+    if not part.most:
+        return f"{part.present} of {part.classes} classes in the masks decoded; "
+    return f"{part.present} of {part.classes} classes, {part.fewest} to {part.most} images each; "
 
 
 def _evaluate_options() -> type:
@@ -98,9 +110,10 @@ def _evaluate_options() -> type:
         dataset: tuple[str, ...] = ()
         """Data sets; see `unic datasets list`. image_folder when none is named."""
         suite: str | None = None
-        """transfer, robustness, paper or quick: data sets, and evaluations of each, instead of `dataset`."""
+        """transfer, robustness, dense, paper or quick: data sets, and evaluations of each, instead of `dataset`."""
         evals: tuple[str, ...] = ()
-        """Which evaluations: knn, logreg-fast, logreg, zero-shot. knn, or those of the suite, when none is named."""
+        """Which evaluations: knn, logreg-fast, logreg, zero-shot; segmentation; depth. When none is named, those of the
+        suite, or knn, segmentation or depth, whichever the data set is for."""
         skip_missing: bool = False
         """Leave out data sets that have no folder in data_root."""
         one_by_one: bool = False
@@ -116,12 +129,20 @@ def _evaluate_options() -> type:
         def plan(self) -> dict[str, tuple[str, ...]]:
             """By data set, the evaluations."""
             if self.suite is None:
-                return {name: self.evals or ("knn",) for name in self.dataset or ("image_folder",)}
+                return {name: self.evals or (_usual(name),) for name in self.dataset or ("image_folder",)}
             if self.dataset:
                 raise ConfigError("a suite names its data sets: --suite or --dataset, not both")
             return {name: self.evals or own for name, own in suite(self.suite).items()}
 
     return Options
+
+
+def _usual(dataset: str) -> str:
+    """The evaluation that is run on a data set when none is named."""
+    from unic.data.datasets import DATASETS
+
+    task = DATASETS[dataset].task
+    return "knn" if task == "classification" else task
 
 
 def _check_options() -> type:

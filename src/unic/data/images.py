@@ -1,6 +1,6 @@
 """Image files: finding them, naming them, and decoding one into pixels or into one error, BadImage.
 
-Letter: N images.
+Letters: N images, H W pixels.
 """
 
 import hashlib
@@ -8,13 +8,16 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+import torch
+from jaxtyping import Int64, UInt8
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from unic.cache import cache_dir
 from unic.errors import DataError
@@ -52,6 +55,7 @@ class ImageList:
     paths: absolute.
     labels: positions in `classes`.
     root: the folder that `identity` leaves out of the paths, so that a moved data set stays itself.
+    maps: for each image the file that says what is right for its pixels, a mask or a map of depth.
     """
 
     paths: tuple[str, ...]
@@ -59,18 +63,19 @@ class ImageList:
     classes: tuple[str, ...] | None = None
     name: str = ""
     root: str = ""
+    maps: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def identity(self, *, times: bool = True) -> str:
-        """sha256 over every file's path below `root`, size and time of change, and over the labels.
+        """sha256 over every file's path below `root`, size and time of change, over the labels and the maps' files.
 
         times: without them it is the same on every machine that holds the same files.
         """
         digest = hashlib.sha256()
         prefix = self.root.rstrip("/") + "/"
-        for path in self.paths:
+        for path in (*self.paths, *(self.maps or ())):
             try:
                 facts = Path(path).stat()
                 size, changed = facts.st_size, facts.st_mtime_ns if times else 0
@@ -88,11 +93,23 @@ def read_image(path: str | Path) -> Image.Image:
     The EXIF orientation is ignored, as in the protocols of the paper. 16-bit grey keeps its upper 8 bits.
     Raises BadImage, and nothing else, for a file that is missing, damaged, cut short, too large or no image.
     """
+    return open_image(path, _to_rgb)
+
+
+def read_pixels(path: str | Path) -> UInt8[Tensor, "3 H W"]:
+    """`read_image` as a tensor."""
+    return torch.from_numpy(np.array(read_image(path))).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+
+
+def open_image(
+    path: str | Path, convert: Callable[[Image.Image], Image.Image] = Image.Image.copy
+) -> Image.Image:
+    """Decodes a file, in the mode it is stored in unless `convert` makes another of it. Raises as `read_image`."""
     try:
         with Path(path).open("rb") as file, Image.open(file, formats=FORMATS) as image:
             if not 0 < image.width * image.height <= MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} px; wanted 1 to {MAX_PIXELS} pixels")
-            return _to_rgb(image)
+            return convert(image)
     except UnidentifiedImageError as error:
         raise BadImage(str(path), f"not an image (wanted {', '.join(FORMATS)})") from error
     except FileNotFoundError as error:

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unic.config import from_dict
-from unic.data.datasets import Roots, Targets
+from unic.data.datasets import DATASETS, Roots, Targets, Task
 from unic.data.images import ImageList
 from unic.errors import ConfigError
 from unic.evals.features import Precision, Token, extract
@@ -79,6 +79,8 @@ class EvalOptions:
     """Number format of the encoder; bf16 is faster, and named in the protocol of its results."""
     allow_count_mismatch: bool = False
     """Accept a data set of which images are missing; its data hash tells such results apart."""
+    head: Path | None = None
+    """A published or kept head for segmentation or depth, used as it is instead of learning one."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -220,6 +222,7 @@ class Evaluation:
     run: gives the reported number first, then the others.
     settings: the defaults of its own options, a frozen dataclass that `run` finds by `own_settings`.
     uses_train: whether it needs training images; without, `EvalData.train` is None.
+    task: the kind of data set it is for.
     fits: whether it can judge an encoder at all; suites leave out what does not.
     """
 
@@ -228,6 +231,7 @@ class Evaluation:
     description: str
     settings: Any = None
     uses_train: bool = True
+    task: Task = "classification"
     fits: Callable[[Encoder], bool] = lambda encoder: True
 
 
@@ -272,9 +276,7 @@ def evaluate(
     encoder: on `device` already; its train or eval mode, and all random states, are left as they are.
     cache: folder for features, used again as long as nothing they depend on changes; None keeps none.
     """
-    if not evals:
-        raise ConfigError(f"no evaluation named; known: {', '.join(EVALUATIONS)}")
-    chosen = [EVALUATIONS[name] for name in evals]
+    chosen = evaluations_for(dataset, evals)
     data = {
         uses_train: EvalData(dataset, splits, encoder=encoder, options=options, device=device, cache=cache)
         for uses_train, splits in splits_for(dataset, data_root, chosen, options).items()
@@ -288,6 +290,21 @@ def evaluate(
         for r in found[:1]:
             log.info("%s  %s  %s %s %.2f %s", r.model, r.dataset, r.evaluation, r.metric, r.value, r.unit)
     return results
+
+
+def evaluations_for(dataset: str, names: Sequence[str]) -> list[Evaluation]:
+    """The evaluations of these names. Raises ConfigError where there is none, or one that is not for this data set."""
+    task = DATASETS[dataset].task
+    possible = [name for name in EVALUATIONS if EVALUATIONS[name].task == task]
+    if not names:
+        raise ConfigError(f"no evaluation named for {dataset}; possible: {', '.join(possible)}")
+    chosen = [EVALUATIONS[name] for name in names]
+    wrong = [evaluation.name for evaluation in chosen if evaluation.task != task]
+    if wrong:
+        raise ConfigError(
+            f"{dataset} is for {task}, and {', '.join(wrong)} is not; possible: {', '.join(possible)} (--evals)"
+        )
+    return chosen
 
 
 def splits_for(

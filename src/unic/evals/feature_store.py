@@ -3,8 +3,8 @@
 cache/features/ KEY/ features.f32  manifest.json,  KEY.lock, and while they are computed:
 .tmp-unic-KEY/ features.f32  shards-RANK.jsonl
 
-features.f32 is M x D little-endian float32 and nothing else; the manifest has its shape, a sha256 for each shard, and
-everything the features depend on, of which KEY is the sha256.
+features.f32 is M x D little-endian float32 and nothing else (features.u8: bytes, as their maker packed them); the
+manifest has its shape, a sha256 for each shard, and everything the features depend on, of which KEY is the sha256.
 Letters: M images, D width, S images of a shard.
 """
 
@@ -22,7 +22,7 @@ from typing import IO, Any, Protocol
 
 import torch
 from filelock import FileLock, Timeout
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from unic import parallel
@@ -35,7 +35,8 @@ IMAGES_PER_SHARD = 2048
 """What a kill costs each process at most; and after so many images processes wait for each other. Few enough that none
 waits for as long as a process group allows, many enough that waiting and short last batches cost nothing."""
 
-_FILE = "features.f32"
+_FILES = {torch.float32: "features.f32", torch.uint8: "features.u8"}
+_DTYPES = {torch.float32: "<f4", torch.uint8: "|u1"}
 _SECONDS_BETWEEN_TRIES = 30.0  # processes of one job must hear from each other while one waits for a lock
 
 
@@ -56,12 +57,9 @@ class Place(Protocol):
         ...
 
 
-def shards_of(num_images: int) -> list[range]:
+def shards_of(num_images: int, per_shard: int = IMAGES_PER_SHARD) -> list[range]:
     """Consecutive positions; they depend on no number of processes, and so neither do batches cut out of them."""
-    return [
-        range(start, min(start + IMAGES_PER_SHARD, num_images))
-        for start in range(0, num_images, IMAGES_PER_SHARD)
-    ]
+    return [range(start, min(start + per_shard, num_images)) for start in range(0, num_images, per_shard)]
 
 
 class InMemory:
@@ -88,20 +86,33 @@ class OnDisk:
     """Features in the cache.
 
     facts: everything they depend on; the name of their folder is its hash.
+    dtype: float32, or bytes.
     """
 
-    def __init__(self, root: Path, facts: dict[str, Any], num_images: int, width: int):
+    def __init__(
+        self,
+        root: Path,
+        facts: dict[str, Any],
+        num_images: int,
+        width: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        per_shard: int = IMAGES_PER_SHARD,
+    ):
         self.done: frozenset[range] = frozenset()
         self.key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         self.folder = root / self.key
         self._part = root / f"{TEMPORARY}{self.key}"
         self._facts = facts
         self._shape = (num_images, width)
-        self._row_bytes = 4 * width
+        self._dtype = dtype
+        self._file = _FILES[dtype]
+        self._per_shard = per_shard
+        self._row_bytes = dtype.itemsize * width
         self._num_bytes = num_images * self._row_bytes
         self._problem: str | None = None
 
-    def find(self) -> Float[Tensor, "M D"] | None:
+    def find(self) -> Shaped[Tensor, "M D"] | None:
         """The features, if all are here and undamaged.
 
         Every byte is compared with its sum, each time: 2 to 3 seconds for ImageNet's 4 GB, which those who asked
@@ -117,12 +128,12 @@ class OnDisk:
         """
         self.done = parallel.on_main(self._prepare)
 
-    def add(self, shard: range, rows: Float[Tensor, "S D"]) -> None:
+    def add(self, shard: range, rows: Shaped[Tensor, "S D"]) -> None:
         """On the disk, and recorded there after that, when this returns."""
         assert rows.shape == (len(shard), self._shape[1]), f"{tuple(rows.shape)} for {shard}"
         content = rows.contiguous().numpy().tobytes()
         try:
-            with (self._part / _FILE).open("r+b") as file:
+            with (self._part / self._file).open("r+b") as file:
                 file.seek(shard.start * self._row_bytes)
                 file.write(content)
                 _flush(file)
@@ -135,7 +146,7 @@ class OnDisk:
                 "make room and start again"
             ) from error
 
-    def complete(self) -> Float[Tensor, "M D"]:
+    def complete(self) -> Shaped[Tensor, "M D"]:
         """Seals the features, gives them their name, and maps them."""
         parallel.on_main(self._seal)
         return self._mapped()
@@ -146,23 +157,23 @@ class OnDisk:
         if parallel.is_main() and not any(file.stat().st_size for file in records):
             shutil.rmtree(self._part, ignore_errors=True)
 
-    def _mapped(self) -> Float[Tensor, "M D"]:
+    def _mapped(self) -> Shaped[Tensor, "M D"]:
         """Read where it is touched. Copied where it is written to: nobody can damage the cache."""
         return parallel.together(self._map)
 
-    def _map(self) -> Float[Tensor, "M D"]:
-        path = self.folder / _FILE
+    def _map(self) -> Shaped[Tensor, "M D"]:
+        path = self.folder / self._file
         if not path.is_file():
             raise DataError(
                 f"{path}: not seen by process {parallel.rank()}; all processes must share the cache"
             )
         num_images, width = self._shape
-        flat = torch.from_file(str(path), shared=False, size=num_images * width, dtype=torch.float32)
+        flat = torch.from_file(str(path), shared=False, size=num_images * width, dtype=self._dtype)
         return flat.view(num_images, width)
 
     def _why_not(self) -> str | None:
         """Why the cache cannot be used, in words for the user; None when it can."""
-        file = self.folder / _FILE
+        file = self.folder / self._file
         try:
             manifest = json.loads((self.folder / MANIFEST).read_text())
             sums = _sums(manifest["shards"])
@@ -187,7 +198,7 @@ class OnDisk:
         if self.folder.exists():
             log.warning("cached features are removed and computed again: %s", self._problem)
             remove_folder(self.folder)
-        file = self._part / _FILE
+        file = self._part / self._file
         if file.is_file() and file.stat().st_size == self._num_bytes:
             return self._taken_up()
         if self._part.exists():
@@ -199,12 +210,12 @@ class OnDisk:
     def _taken_up(self) -> frozenset[range]:
         """The shards of an earlier process that are on the disk as it recorded them; forgets the others."""
         earlier = sorted(self._part.glob("shards-*.jsonl"))
-        wanted = set(shards_of(self._shape[0]))
+        wanted = set(shards_of(self._shape[0], self._per_shard))
         try:
             sums = _sums(record for lines in earlier for record in read_lines(lines))
         except (KeyError, TypeError):  # a damaged record
             sums = {}
-        file = self._part / _FILE
+        file = self._part / self._file
         kept = {
             shard: digest
             for shard, digest in sums.items()
@@ -220,13 +231,18 @@ class OnDisk:
         # By name: a network file system may list a folder as it was a minute ago.
         files = [self._part / f"shards-{rank}.jsonl" for rank in range(parallel.world_size())]
         records = [record for file in files if file.exists() for record in read_lines(file)]
-        missing = set(shards_of(self._shape[0])) - set(_sums(records))
+        missing = set(shards_of(self._shape[0], self._per_shard)) - set(_sums(records))
         if missing:
             raise DataError(
                 f"{self._part} lacks {len(missing)} shards that other processes wrote; the cache must be on a file "
                 "system that all processes share"
             )
-        manifest = {"facts": self._facts, "dtype": "<f4", "shape": self._shape, "shards": records}
+        manifest = {
+            "facts": self._facts,
+            "dtype": _DTYPES[self._dtype],
+            "shape": self._shape,
+            "shards": records,
+        }
         write_json(self._part / MANIFEST, manifest)
         self._part.rename(self.folder)
         for file in files:

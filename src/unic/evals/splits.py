@@ -6,8 +6,8 @@ Letters: Q test images, K classes, R ranks, A answers.
 import dataclasses
 import hashlib
 import math
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unic.data.datasets import DATASETS, DatasetSpec, Roots, Targets, read_split, read_targets
+from unic.data.dense.truth import Depths, Masks
 from unic.data.images import ImageList
 from unic.errors import DataError
 
@@ -25,12 +26,14 @@ NUM_RANKED = 5
 class Splits:
     """train: None for an evaluation that learns nothing.
 
-    targets: what counts as right for each test image, in the class numbers of `train`.
+    targets: what counts as right for each test image, in the class numbers of `train`; none where pixels are judged.
+    truth: how the files of a dense data set say what is right for each pixel.
     """
 
     train: ImageList | None
     test: ImageList
-    targets: Targets
+    targets: Targets = field(default_factory=partial(Targets, (), ()))
+    truth: Masks | Depths | None = None
 
     @property
     def num_classes(self) -> int:
@@ -40,6 +43,8 @@ class Splits:
     def identity(self) -> str:
         """sha256 of the paths, sizes and labels of all images: the same on every machine that holds the same split."""
         parts = [images.identity(times=False) for images in (self.train, self.test) if images is not None]
+        if self.truth is not None:
+            parts.append(repr(self.truth))
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     def ranked(self, scores: Float[Tensor, "Q K"]) -> Int64[Tensor, "Q R"]:
@@ -98,6 +103,9 @@ def read_splits(
     """
     spec = DATASETS[dataset]
     test = _read(spec, roots, spec.splits[-1], allow_count_mismatch)
+    if spec.task != "classification":
+        train = _read(spec, roots, spec.splits[0], allow_count_mismatch) if uses_train else None
+        return Splits(train, test, truth=spec.truth(roots.find(dataset)))
     train = None
     if uses_train:
         learned = DATASETS[spec.train_set] if spec.train_set else spec
@@ -113,7 +121,7 @@ def _read(spec: DatasetSpec, roots: Roots, split: str, allow_count_mismatch: boo
         images = read_split(spec, root, split, allow_count_mismatch=allow_count_mismatch)
     except DataError as error:
         raise DataError(f"{error}\nexpected layout of {spec.name}: {spec.layout}") from error
-    if images.labels is None or images.classes is None:
+    if spec.task == "classification" and (images.labels is None or images.classes is None):
         raise DataError(
             f"{spec.name}, {split}: images without labels; an evaluation needs the class of each one"
         )

@@ -14,15 +14,18 @@ Suite = Mapping[str, tuple[str, ...]]
 """By data set, the names of the evaluations."""
 
 _TRANSFER: Suite = {name: ("logreg-fast",) for name in ("in1k", *COG, *SMALL, *LONG_TAIL)}
+_DENSE: Suite = {"ade20k": ("segmentation",), "nyud": ("depth",)}
 _ROBUSTNESS: Suite = {name: ("logreg-fast",) for name in SHIFTED}
 
 SUITES: Mapping[str, Suite] = {
     "transfer": _TRANSFER,
     "robustness": _ROBUSTNESS,
-    "paper": {**_TRANSFER, "in1k": ("logreg-fast", "knn", "zero-shot"), **_ROBUSTNESS},
+    "dense": _DENSE,
+    "paper": {**_TRANSFER, "in1k": ("logreg-fast", "knn", "zero-shot"), **_ROBUSTNESS, **_DENSE},
     "quick": {name: ("knn", "logreg-fast") for name in ("dtd", "eurosat", "flowers", "pets")},
 }
-"""transfer: the 16 sets of UNIC's Sec. 4. robustness: ImageNet-1K's classifier on shifted sets, as it is."""
+"""transfer: the 16 sets of UNIC's Sec. 4. robustness: ImageNet-1K's classifier on shifted sets, as it is.
+dense: linear heads on patches."""
 
 
 def suite(name: str) -> Suite:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from unic.errors import ConfigError, WeightsError
+from unic.models.positions import Resampling
 from unic.models.student import StudentConfig
 from unic.models.weights import renamed
 
@@ -84,6 +85,16 @@ def dinov2_to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found["cls_token"] = found["cls_token"] + positions[:, :1]
         found["pos_embed"] = positions[:, 1:]
     return found
+
+
+def resampling(form: str | None, *, registers: bool) -> Resampling:
+    """How the ViT of a file is brought to another image size; form: what `read_published` calls the file's format.
+
+    Sources: the defaults of DINOv2's ViT, which UNIC's is; its hub/backbones.py for models with registers.
+    """
+    if form == "published UNIC" or (form == "DINOv2" and not registers):
+        return Resampling(antialias=False, offset=0.1)
+    return Resampling()
 
 
 def _grid(state: Mapping[str, Tensor], origin: str) -> tuple[int, int, int]:

@@ -1,12 +1,13 @@
 """A model with its own mean, std and image size: pixels in, Tokens out. How a family is read is a subclass.
 
-Letters: B images, N patches, D width, H W pixels, h w grid.
+Letters: B images, N patches, D E widths, H W pixels, h w grid.
 """
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unic.errors import ConfigError
-from unic.tokens import Pixels, Tokens, Widths
+from unic.models.maps import sharing_weights
+from unic.tokens import Pixels, TokenMaps, Tokens, Widths
+
+T = TypeVar("T")
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -29,6 +33,10 @@ class ImageEncoder(nn.Module):
     """Features of CLS and of a patch."""
     grid: tuple[int, int]
     """Patches down and across."""
+    size: tuple[int, int] | None = None
+    """Height and width of the pictures that `at_size` made this for; None: squares of `image_size`."""
+    _original: "tuple[ImageEncoder, ...]" = ()
+    """The encoder that `at_size` was asked of; in a tuple, so that torch does not take it for a part."""
 
     def __init__(
         self,
@@ -74,19 +82,102 @@ class ImageEncoder(nn.Module):
     def prepare(self, images: Pixels) -> Float[Tensor, "B 3 {self.image_size} {self.image_size}"]:
         """Pixels as the model expects them: floats, at its image size, with its mean and std."""
         size = (self.image_size, self.image_size)
-        pixels = images.float() / 255 if images.dtype == torch.uint8 else images
         if images.shape[-2:] != size:
-            pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+            pixels = images.float() / 255 if images.dtype == torch.uint8 else images
+            images = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+        return self.normalize(images)
+
+    def normalize(self, images: Pixels) -> Float[Tensor, "B 3 H W"]:
+        """Floats with the model's mean and std, in the size they come in."""
+        pixels = images.float() / 255 if images.dtype == torch.uint8 else images
         return (pixels - self.mean) / self.std
+
+    @property
+    def stride(self) -> int:
+        """Pixels from one patch to the next; `maps` wants pictures of whole patches."""
+        return self.patch_size
+
+    def at_size(self, height: int, width: int) -> "ImageEncoder":
+        """The same network for pictures of this size, which its `maps` takes; weights are shared, not copied.
+
+        height, width: in pixels, multiples of `stride`. Its `image_size` and `grid` still speak of squares.
+        The copy is made on the device where the encoder is; moving one of the two afterwards does not move the other.
+        Raises ConfigError where the network cannot change its size.
+        """
+        p = self.stride
+        if min(height, width) < p or height % p or width % p:
+            raise ConfigError(
+                f"{self.name} reads pictures in patches of {p} pixels, got {height} x {width}; pad both sides to "
+                f"multiples of {p}"
+            )
+        original = (
+            self._original[0] if self._original else self
+        )  # what was resampled once is not resampled again
+        resized = copy.copy(original)
+        # A copy of a module shares these with it.
+        resized._modules, resized._buffers = dict(original._modules), dict(original._buffers)
+        resized.model = original._model_at(height, width)
+        resized.size = (height, width)
+        resized._original = (original,)
+        return resized
+
+    def maps(
+        self, pixels: Float[Tensor, "B 3 H W"], layers: Sequence[int] = (-1,), *, norm: bool = True
+    ) -> list[TokenMaps]:
+        """Tokens after some blocks, in their places.
+
+        pixels: normalised, of the size that `at_size` was asked for.
+        layers: positions of blocks; negative ones count from the end.
+        norm: through the final norm.
+        Raises ConfigError where the network cannot be read like this.
+        """
+        if tuple(layers) != (-1,) or not norm:
+            raise ConfigError(
+                f"{self.name} can be read after its last block and final norm only, not at {tuple(layers)}"
+                f"{'' if norm else ' before the norm'}"
+            )
+        return [self._placed(self._run_at(pixels, self.tokens), pixels)]
 
     def fingerprint(self) -> str:
         """sha256 of everything that decides the output: weights, preprocessing, and where tokens are read."""
         choices = (self.image_size, self.mean.tolist(), self.std.tolist(), *self.reading())
+        if self.size is not None:
+            choices = (*choices, self.size)
         digest = hashlib.sha256(repr(choices).encode())
         for key, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
+
+    def _model_at(self, height: int, width: int) -> Any:
+        """The network for pictures of this size, which shares the weights."""
+        return sharing_weights(self.model)
+
+    def _run_at(self, pixels: Tensor, run: Callable[[Tensor], T]) -> T:
+        """What the network says, or that it cannot read pictures of this size."""
+        try:
+            return run(pixels)
+        except ConfigError:
+            raise
+        except (RuntimeError, ValueError, AssertionError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            height, width = pixels.shape[-2:]
+            raise ConfigError(
+                f"{self.name} cannot read pictures of {height} x {width} pixels; its own size is {self.image_size} "
+                f"({(str(error).splitlines() or [type(error).__name__])[0]})"
+            ) from error
+
+    def _placed(self, tokens: Tokens, pixels: Tensor) -> TokenMaps:
+        """Patches back in the places they have in the picture."""
+        height, width = (side // self.stride for side in pixels.shape[-2:])
+        if tokens.patches.shape[1] != height * width:
+            raise ConfigError(
+                f"{self.name} gives {tokens.patches.shape[1]} patches for a picture of {pixels.shape[-2]} x "
+                f"{pixels.shape[-1]} pixels; with patches of {self.stride} pixels, {height} x {width} were expected"
+            )
+        # (B, N, E) -> (B, E, h, w)
+        return TokenMaps(tokens.cls, tokens.patches.transpose(1, 2).unflatten(2, (height, width)))
 
     @torch.no_grad()
     def measure(self) -> None:

@@ -18,7 +18,7 @@ from unic.errors import ConfigError, WeightsError
 from unic.keyed import seeded_torch
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 from unic.models.ladder import Ladder, LadderConfig
-from unic.models.positions import Resampling, fit_positions
+from unic.models.positions import Resampling, fit_positions, positions_of
 from unic.models.timm_encoder import TimmEncoder, create_timm
 from unic.models.weights import load_strictly, read_metadata, read_weights, write_weights
 from unic.tokens import Pixels, Tokens, Widths
@@ -157,6 +157,7 @@ def read_encoder(path: Path, *, image_size: int | None = None) -> TimmEncoder | 
         cfg = dataclasses.replace(cfg, image_size=image_size)
     encoder = build_encoder(cfg, seed=0, name=path.stem)
     load_strictly(encoder.model, fit_positions(weights, encoder.model, Resampling()), str(path))
+    encoder.positions = positions_of(weights, Resampling())
     return encoder.eval().requires_grad_(False)
 
 

@@ -3,6 +3,7 @@
 Letters: B images, N patches, D width, h w grid.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,8 +14,10 @@ from torch import Tensor, nn
 
 from unic.errors import ConfigError
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
+from unic.models.maps import block_numbers
+from unic.models.positions import Resampling, num_without_place, resample_positions
 from unic.plugins import unknown
-from unic.tokens import Pixels, Tokens
+from unic.tokens import Pixels, TokenMaps, Tokens
 
 ClsRule = Literal["auto", "token", "pooled"]
 
@@ -28,6 +31,9 @@ class TimmEncoder(ImageEncoder):
       one; negative ones count from the end, None is the last. A pooled CLS is always that of the whole model.
     A CNN's patches are the cells of its feature map; a ViT's leave out class and register tokens.
     """
+
+    positions: tuple[Float[Tensor, "1 S D"], Resampling] | None = None
+    """The position embedding on the grid it came with, and how the family resamples it; None: the model's own."""
 
     def __init__(
         self,
@@ -51,21 +57,15 @@ class TimmEncoder(ImageEncoder):
 
     def tokens(self, pixels: Float[Tensor, "B 3 H W"]) -> Tokens:
         """Tokens after the final norm."""
-        if self.cls_rule == "token" and self.layer is not None:
-            return self.blocks(pixels, [self.layer], norm=True)[0]
         if self.layer is None:
             features = self.model.forward_features(pixels)
-            patches = self._patches(features)
-        else:
-            features, (last,) = self.model.forward_intermediates(
-                pixels, indices=[self.layer], norm=True, output_fmt="NCHW"
-            )
-            patches = last.flatten(2).transpose(1, 2)  # (B, D, h, w) -> (B, N, D)
+            return self._tokens(features, self._patches(features))
         if self.cls_rule == "token":
-            if features.shape[1] == 1:  # PiT keeps its patches to itself
-                raise ConfigError(f"{self.name} gives a class token and no patch tokens; unic needs both")
-            return Tokens(features[:, 0], patches)
-        return Tokens(self.model.forward_head(features, pre_logits=True), patches)
+            return self.blocks(pixels, [self.layer], norm=True)[0]
+        features, (last,) = self.model.forward_intermediates(
+            pixels, indices=[self.layer], norm=True, output_fmt="NCHW"
+        )
+        return self._tokens(features, last.flatten(2).transpose(1, 2))  # (B, D, h, w) -> (B, N, D)
 
     def block_outputs(self, images: Pixels) -> list[Tokens]:
         """Tokens after each block of a ViT, before the final norm: what the ladder reads (UNIC, Sec. 3.2)."""
@@ -84,6 +84,109 @@ class TimmEncoder(ImageEncoder):
             intermediates_only=True,
         )
         return [Tokens(prefix[:, 0], patches) for patches, prefix in outputs]
+
+    @property
+    def stride(self) -> int:
+        stages = getattr(self.model, "feature_info", None)
+        if self._has_blocks or not stages:
+            return self.patch_size
+        return stages[-1 if self.layer is None else self.layer]["reduction"]
+
+    def maps(
+        self, pixels: Float[Tensor, "B 3 H W"], layers: Sequence[int] = (-1,), *, norm: bool = True
+    ) -> list[TokenMaps]:
+        """As `ImageEncoder.maps`, at any blocks of a ViT and stages of a CNN.
+
+        CLS of an inner stage, or of an inner block of a ViT without class token, is the mean over its places.
+        """
+        if _is_convolutional(self.model):
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        if self.layer is not None or not self._tells_blocks:
+            return super().maps(pixels, layers, norm=norm)
+        if tuple(layers) == (-1,) and norm:
+            return [self._run_at(pixels, self._last_map)]
+        numbers = block_numbers(layers, self._depth, self.name)
+        found = self._run_at(pixels, lambda pixels: self._inner_maps(pixels, sorted(set(numbers)), norm))
+        return [found[number] for number in numbers]
+
+    def _last_map(self, pixels: Tensor) -> TokenMaps:
+        features = self.model.forward_features(pixels)
+        tokens = self._tokens(features, self._patches(features))
+        return (
+            TokenMaps(tokens.cls, self._as_map(features))
+            if features.ndim == 4
+            else self._placed(tokens, pixels)
+        )
+
+    def _inner_maps(self, pixels: Tensor, numbers: list[int], norm: bool) -> dict[int, TokenMaps]:
+        """numbers: ascending, because that is the order in which timm gives blocks."""
+        if self.cls_rule == "token":
+            found = [self._placed(tokens, pixels) for tokens in self.blocks(pixels, numbers, norm=norm)]
+            return dict(zip(numbers, found, strict=True))
+        features, stages = self.model.forward_intermediates(
+            pixels, indices=numbers, norm=norm, output_fmt="NCHW"
+        )
+        maps = {
+            number: TokenMaps(stage.mean((2, 3)), stage)
+            for number, stage in zip(numbers, stages, strict=True)
+        }
+        last = self._depth - 1
+        if norm and last in maps:  # as when it is read alone
+            patches = self._as_map(features) if features.ndim == 4 else maps[last].patches
+            maps[last] = TokenMaps(self.model.forward_head(features, pre_logits=True), patches)
+        return maps
+
+    def _tokens(self, features: Tensor, patches: Float[Tensor, "B N D"]) -> Tokens:
+        """CLS by the rule, from what `forward_features` gives."""
+        if self.cls_rule == "pooled":
+            return Tokens(self.model.forward_head(features, pre_logits=True), patches)
+        if features.shape[1] == 1:  # PiT keeps its patches to itself
+            raise ConfigError(f"{self.name} gives a class token and no patch tokens; unic needs both")
+        return Tokens(features[:, 0], patches)
+
+    def _as_map(self, features: Tensor) -> Float[Tensor, "B D h w"]:
+        return (
+            features.permute(0, 3, 1, 2) if getattr(self.model, "output_fmt", "NCHW") == "NHWC" else features
+        )
+
+    @property
+    def _has_blocks(self) -> bool:
+        return hasattr(self.model, "num_prefix_tokens") and hasattr(self.model, "blocks")
+
+    @property
+    def _depth(self) -> int:
+        return len(self.model.blocks if self._has_blocks else self.model.feature_info)
+
+    @property
+    def _tells_blocks(self) -> bool:
+        """Whether timm hands out inner blocks with their class token (of XCiT and CaiT it does not) or stages."""
+        read = getattr(self.model, "forward_intermediates", None)
+        if read is None:
+            return False
+        return self.cls_rule == "pooled" or "return_prefix_tokens" in inspect.signature(read).parameters
+
+    def _model_at(self, height: int, width: int) -> Any:
+        model = super()._model_at(height, width)
+        if not hasattr(model, "set_input_size"):
+            return model
+        own = getattr(self.model, "pos_embed", None)
+        try:
+            model.set_input_size(img_size=(height, width))
+            if isinstance(own, Tensor) and own.ndim == 3 and hasattr(model, "num_prefix_tokens"):
+                # timm would resample the grid the model has now, and in timm's way. On the CPU, because the
+                # fingerprint of the result must not depend on the device.
+                positions, how = self.positions or (own, Resampling())
+                found = resample_positions(
+                    positions.detach().cpu(),
+                    *model.patch_embed.grid_size,
+                    num_prefix=num_without_place(model),
+                    how=how,
+                )
+                model.pos_embed = nn.Parameter(found.to(own), requires_grad=own.requires_grad)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ConfigError(f"{self.name} cannot be run at {height} x {width} pixels ({said})") from error
+        return model
 
     def reading(self) -> tuple:
         return (self.cls_rule, self.layer)

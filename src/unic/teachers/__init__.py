@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unic.errors import ConfigError
 from unic.keyed import seeded_torch
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
-from unic.models.positions import Resampling, fit_positions
+from unic.models.positions import Resampling, fit_positions, positions_of
 from unic.models.student import ENCODER_FILE
 from unic.models.timm_encoder import ClsRule, TimmEncoder, create_timm, without_classifier
 from unic.models.weights import load_strictly, read_weights
@@ -170,7 +170,9 @@ def _load_published(name: str, options: dict) -> ImageEncoder:
     model = _architecture(spec, options)
     state = without_classifier(spec.convert(read_weights(path)), model)
     load_strictly(model, fit_positions(state, model, spec.positions), str(path))
-    return _encoder(spec, model, options)
+    encoder = _encoder(spec, model, options)
+    encoder.positions = positions_of(state, spec.positions)
+    return encoder
 
 
 def _outline_published(name: str, options: dict) -> ImageEncoder:
@@ -181,7 +183,7 @@ def _architecture(spec: TeacherSpec, options: dict) -> nn.Module:
     return create_timm(spec.model, image_size=options.get("image_size", spec.image_size), **spec.options)
 
 
-def _encoder(spec: TeacherSpec, model: nn.Module, options: dict) -> ImageEncoder:
+def _encoder(spec: TeacherSpec, model: nn.Module, options: dict) -> TimmEncoder:
     facts = {"image_size": spec.image_size, "mean": spec.mean, "std": spec.std, "cls": spec.cls}
     return TimmEncoder(model, name=spec.name, **{**facts, **options})
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from unic.errors import ConfigError
 from unic.models.encoder import ImageEncoder
-from unic.models.positions import Resampling, fit_positions
+from unic.models.positions import Resampling, fit_positions, positions_of
 from unic.models.student import ENCODER_FILE, read_encoder
 from unic.models.timm_encoder import TimmEncoder, create_timm, without_classifier
 from unic.models.weights import load_strictly, read_weights
@@ -26,19 +26,23 @@ def load(text: str, options: dict) -> ImageEncoder:
     choices = {key: options[key] for key in ("layer", "cls") if key in options}
     if not choices:
         return student
-    return TimmEncoder(
+    encoder = TimmEncoder(
         student.model,
         name=student.name,
         image_size=student.image_size,
         **{"cls": "token", **choices},
     )
+    encoder.positions = student.positions
+    return encoder
 
 
 def _timm_file(path: Path, options: dict) -> ImageEncoder:
     model = create_timm(options["model"], image_size=options.get("image_size"))
     state = without_classifier(read_weights(path), model)
     load_strictly(model, fit_positions(state, model, Resampling()), str(path))
-    return encoder_of(model, options["model"], options)
+    encoder = encoder_of(model, options["model"], options)
+    encoder.positions = positions_of(state, Resampling())
+    return encoder
 
 
 SCHEMES.add(

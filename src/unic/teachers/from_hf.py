@@ -7,21 +7,22 @@ Letters: B images, N patches, D width, S all tokens, h w grid.
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from unic.errors import ConfigError, WeightsError
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
+from unic.models.maps import block_numbers
 from unic.models.timm_encoder import ClsRule
 from unic.teachers import SCHEMES, Scheme
 from unic.teachers.hf_files import ask_hub, hub_file, without_bars
-from unic.tokens import Tokens
+from unic.tokens import TokenMaps, Tokens
 
 log = logging.getLogger(__name__)
 
@@ -84,17 +85,15 @@ class HfEncoder(ImageEncoder):
         self.measure()
 
     def tokens(self, pixels: Float[Tensor, "B 3 H W"]) -> Tokens:
-        output = self._run(pixels)
-        last, pooled = output.last_hidden_state, getattr(output, "pooler_output", None)
-        if self.family.norm is not None:
-            last = getattr(self.model, self.family.norm)(last)
+        output = self._run(pixels, blocks=self.layer is not None)
+        last, pooled = self._last(output), getattr(output, "pooler_output", None)
         read = last if self.layer is None else self._block(output.hidden_states, last)
         if last.ndim == 4:
             if self.cls_rule == "token":
                 raise ConfigError(f"{self.name} has no class token; use cls=pooled")
             cls = last.mean((2, 3)) if pooled is None else pooled.flatten(1)
             return Tokens(cls, read.flatten(2).transpose(1, 2))  # (B, D, h, w) -> (B, N, D)
-        prefix = self._num_prefix(last.shape[1])
+        prefix = self._num_prefix(last.shape[1], pixels)
         if self.cls_rule == "token" and not prefix:
             raise ConfigError(f"{self.name} has no class token; use cls=pooled")
         by_token = self.cls_rule == "token" or (
@@ -106,11 +105,71 @@ class HfEncoder(ImageEncoder):
             pooled = last[:, prefix:].mean(1)
         return Tokens(pooled, read[:, prefix:])
 
+    def maps(
+        self, pixels: Float[Tensor, "B 3 H W"], layers: Sequence[int] = (-1,), *, norm: bool = True
+    ) -> list[TokenMaps]:
+        """As `ImageEncoder.maps`, at any blocks of a ViT through its norm, and at any stages of a CNN.
+
+        CLS of an inner stage, or of an inner block of a ViT without class token, is the mean over its places.
+        """
+        if self.layer is not None or (tuple(layers) == (-1,) and norm):
+            return super().maps(pixels, layers, norm=norm)
+        return self._run_at(pixels, lambda pixels: self._inner_maps(pixels, layers, norm))
+
+    def _inner_maps(self, pixels: Tensor, layers: Sequence[int], norm: bool) -> list[TokenMaps]:
+        output, last_before_norm = self._run_watching_norm(pixels)
+        last, hidden = self._last(output), output.hidden_states
+        if not hidden:
+            return super().maps(pixels, layers, norm=norm)
+        depth = len(hidden) - 1  # the first one is the embedding
+        found = []
+        for number in block_numbers(layers, depth, self.name):
+            if last.ndim == 4:
+                stage = self._block(hidden, last, number)
+                found.append(TokenMaps(stage.mean((2, 3)), stage))
+                continue
+            if hidden[number + 1].shape != last.shape:
+                raise ConfigError(
+                    f"{self.name} ({self.model.config.model_type}) cannot be read at inner blocks"
+                )
+            if norm:
+                block = last if number == depth - 1 else self._block(hidden, last, number)
+            else:  # of the last block some families give only what has been through the norm
+                block = last_before_norm if number == depth - 1 else hidden[number + 1]
+            prefix = self._num_prefix(block.shape[1], pixels)
+            by_token = prefix > 0 and self.cls_rule != "pooled" and not self.family.pooled
+            cls = block[:, 0] if by_token else block[:, prefix:].mean(1)
+            found.append(self._placed(Tokens(cls, block[:, prefix:]), pixels))
+        return found
+
+    def _run_watching_norm(self, pixels: Tensor) -> tuple[Any, Tensor]:
+        """What the model says, and the last block's tokens before the final norm."""
+        norms = [] if self.family.norm else self._final_norms
+        seen: list[Tensor] = []
+        hooks = [
+            norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for norm in norms[:1]
+        ]
+        try:
+            output = self._run(pixels, blocks=True)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return output, seen[0] if seen else output.last_hidden_state
+
+    @property
+    def _final_norms(self) -> list[nn.Module]:
+        return [getattr(self.model, name) for name in _FINAL_NORMS if hasattr(self.model, name)]
+
     def reading(self) -> tuple:
         return (self.cls_rule, self.layer)
 
-    def _run(self, pixels: Tensor) -> Any:
-        options = {**self.call_options, "output_hidden_states": self.layer is not None}
+    def _last(self, output: Any) -> Tensor:
+        """The last block's tokens after the final norm."""
+        last = output.last_hidden_state
+        return last if self.family.norm is None else getattr(self.model, self.family.norm)(last)
+
+    def _run(self, pixels: Tensor, *, blocks: bool) -> Any:
+        options = {**self.call_options, "output_hidden_states": blocks}
         if self.model.config.model_type != "siglip2_vision_model":
             return self.model(pixels, **options)
         p = self.model.config.patch_size  # SigLIP 2 of variable aspect takes patches instead of images
@@ -123,25 +182,25 @@ class HfEncoder(ImageEncoder):
             **options,
         )
 
-    def _block(self, hidden: Any, last: Tensor) -> Tensor:
+    def _block(self, hidden: Any, last: Tensor, layer: int | None = None) -> Tensor:
         """The chosen block's tokens, through the final norm where the model has one for all tokens."""
         if not hidden:
             raise ConfigError(f"{self.name} does not say what its blocks compute; leave layer out")
         blocks = hidden[1:]  # the first one is the embedding
-        assert self.layer is not None
-        if not -len(blocks) <= self.layer < len(blocks):
-            raise ConfigError(f"{self.name} has {len(blocks)} blocks, so there is no layer {self.layer}")
-        block = blocks[self.layer]
+        layer = self.layer if layer is None else layer
+        assert layer is not None
+        if not -len(blocks) <= layer < len(blocks):
+            raise ConfigError(f"{self.name} has {len(blocks)} blocks, so there is no layer {layer}")
+        block = blocks[layer]
         if block.ndim != last.ndim:
             raise ConfigError(f"{self.name} ({self.model.config.model_type}) cannot be read at a layer")
         if block.ndim == 4:  # the last map of some CNNs went through more layers than the stage
-            return last if self.layer in (-1, len(blocks) - 1) else block
-        norms = [getattr(self.model, name) for name in _FINAL_NORMS if hasattr(self.model, name)]
-        if not norms:
+            return last if layer in (-1, len(blocks) - 1) else block
+        if not self._final_norms:
             raise ConfigError(f"{self.name}: unic knows no final norm of {self.model.config.model_type}")
-        return norms[0](block)
+        return self._final_norms[0](block)
 
-    def _num_prefix(self, num_tokens: int) -> int:
+    def _num_prefix(self, num_tokens: int, pixels: Tensor) -> int:
         if self.family.prefix is not None:
             return self.family.prefix
         config = self.model.config
@@ -150,11 +209,12 @@ class HfEncoder(ImageEncoder):
             raise ConfigError(
                 f"{self.name}: unic cannot tell which tokens of {config.model_type} are patches"
             )
-        prefix = num_tokens - (self.image_size // patch) ** 2
+        num_patches = (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch)
+        prefix = num_tokens - num_patches
         if prefix < 0:
             raise ConfigError(
-                f"{self.name}: {config.model_type} gives {num_tokens} tokens for "
-                f"{(self.image_size // patch) ** 2} patches, so they are no map of the image"
+                f"{self.name}: {config.model_type} gives {num_tokens} tokens for {num_patches} patches, so they are no "
+                f"map of the image"
             )
         return prefix
 

@@ -7,7 +7,7 @@ Letters: B images, S class and patch tokens, D width.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from unic.errors import ConfigError
 from unic.models.encoder import ImageEncoder
+from unic.models.maps import block_numbers
 from unic.teachers import SCHEMES, Scheme
-from unic.tokens import Tokens
+from unic.tokens import TokenMaps, Tokens
 
 
 class HubEncoder(ImageEncoder):
@@ -51,6 +52,26 @@ class HubEncoder(ImageEncoder):
             f"nor get_intermediate_layers; wrap it in a hubconf.py of yours that has one"
         )
 
+    def maps(
+        self, pixels: Float[Tensor, "B 3 H W"], layers: Sequence[int] = (-1,), *, norm: bool = True
+    ) -> list[TokenMaps]:
+        """As `ImageEncoder.maps`; at other blocks than the last, and before the norm, in the manner of DINOv2 only."""
+        get_layers = getattr(self.model, "get_intermediate_layers", None)
+        takes = inspect.signature(get_layers).parameters if get_layers else {}
+        last = tuple(layers) == (-1,) and norm
+        if self.layer is not None or last or not {"n", "return_class_token", "norm"} <= takes.keys():
+            return super().maps(pixels, layers, norm=norm)
+        numbers = block_numbers(layers, self._depth, self.name)
+        wanted = sorted(set(numbers))
+        found = self._run_at(
+            pixels,
+            lambda pixels: self.model.get_intermediate_layers(
+                pixels, wanted, return_class_token=True, norm=norm
+            ),
+        )
+        blocks = dict(zip(wanted, found, strict=True))
+        return [self._placed(Tokens(blocks[number][1], blocks[number][0]), pixels) for number in numbers]
+
     def reading(self) -> tuple:
         return (self.layer,)
 
@@ -65,10 +86,14 @@ class HubEncoder(ImageEncoder):
 
     def _distance(self, layer: int) -> int:
         """Blocks from the chosen one to the end, itself included."""
-        depth = getattr(self.model, "n_blocks", None) or len(self.model.blocks)
+        depth = self._depth
         if not -depth <= layer < depth:
             raise ConfigError(f"{self.name} has {depth} blocks, so there is no layer {layer}")
         return -layer if layer < 0 else depth - layer
+
+    @property
+    def _depth(self) -> int:
+        return getattr(self.model, "n_blocks", None) or len(self.model.blocks)
 
 
 def load(text: str, options: dict) -> ImageEncoder:

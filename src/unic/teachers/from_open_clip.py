@@ -6,23 +6,25 @@ Letters: B images, N patches, D width, S class and patch tokens.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from unic.errors import ConfigError
 from unic.models.encoder import ImageEncoder
+from unic.models.maps import block_numbers
+from unic.models.positions import Resampling, positions_of, resample_positions
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import load_strictly, read_weights
 from unic.plugins import unknown
 from unic.teachers import SCHEMES, Scheme
 from unic.teachers.hf_files import hub_file
-from unic.tokens import Tokens
+from unic.tokens import TokenMaps, Tokens
 
 
 class OpenClipEncoder(ImageEncoder):
@@ -32,6 +34,9 @@ class OpenClipEncoder(ImageEncoder):
     Patches: the patch tokens after ln_post, or as an attentional pooler reads them; the cells of a ResNet's last map.
     layer: which block or stage the tokens come from; a CLS that is pooled is always that of the whole model.
     """
+
+    positions: Float[Tensor, "1 S D"] | None = None
+    """A ViT's position embedding on the grid it came with; None: the model's own."""
 
     def __init__(self, visual: Any, *, layer: int | None = None, **facts: Any):
         super().__init__(visual, **facts)
@@ -47,20 +52,60 @@ class OpenClipEncoder(ImageEncoder):
         cls, _ = visual._pool(tokens_BSD if classifies_from_token else last_BSD)
         if cls.ndim != 2:
             raise ConfigError(f"{self.name}: this tower pools its tokens into several, unic needs one CLS")
-        norm = visual.ln_post if pooler is None else pooler.ln_k
-        return Tokens(cls, norm(tokens_BSD[:, 1:]))
+        return Tokens(cls, self._final_norm(tokens_BSD[:, 1:]))
+
+    def maps(
+        self, pixels: Float[Tensor, "B 3 H W"], layers: Sequence[int] = (-1,), *, norm: bool = True
+    ) -> list[TokenMaps]:
+        """As `ImageEncoder.maps`, at any blocks of a ViT; CLS is the class token unless the last map is read alone."""
+        if self.layer is not None or hasattr(self.model, "attnpool") or (tuple(layers) == (-1,) and norm):
+            return super().maps(pixels, layers, norm=norm)
+        numbers = block_numbers(layers, len(self.model.transformer.resblocks), self.name)
+        wanted = sorted(set(numbers))
+        blocks = dict(
+            zip(wanted, self._run_at(pixels, lambda pixels: self._outputs(pixels, wanted)), strict=True)
+        )
+        read = {number: self._final_norm(block) if norm else block for number, block in blocks.items()}
+        return [self._placed(Tokens(read[number][:, 0], read[number][:, 1:]), pixels) for number in numbers]
 
     def reading(self) -> tuple:
         return (self.layer,)
 
+    def _model_at(self, height: int, width: int) -> Any:
+        if hasattr(self.model, "attnpool"):
+            if (height, width) != (self.image_size, self.image_size):
+                raise ConfigError(
+                    f"{self.name} reads pictures of {self.image_size} x {self.image_size} pixels only, because its "
+                    f"attention pool has one position for each of their cells; got {height} x {width}"
+                )
+            return super()._model_at(height, width)
+        visual = super()._model_at(height, width)
+        own = visual.positional_embedding
+        positions = own[None] if self.positions is None else self.positions
+        grid = (height // self.patch_size, width // self.patch_size)
+        # On the CPU, because the fingerprint of the result must not depend on the device.
+        found = resample_positions(positions.detach().cpu(), *grid, num_prefix=1, how=Resampling())
+        visual.positional_embedding = nn.Parameter(found[0].to(own), requires_grad=own.requires_grad)
+        visual.image_size, visual.grid_size = (height, width), grid
+        return visual
+
+    @property
+    def _final_norm(self) -> nn.Module:
+        pooler = self.model.attn_pool
+        return self.model.ln_post if pooler is None else pooler.ln_k
+
     def _blocks(self, pixels: Tensor) -> tuple[Float[Tensor, "B S D"], Float[Tensor, "B S D"]]:
         """The chosen block's tokens and the last one's, before the final norm."""
+        outputs = self._outputs(pixels, self._indices)
+        return outputs[0], outputs[-1]
+
+    def _outputs(self, pixels: Tensor, indices: list[int]) -> list[Float[Tensor, "B S D"]]:
+        """Class and patch tokens after these blocks, before the final norm."""
         found = self.model.forward_intermediates(
-            pixels, indices=self._indices, output_fmt="NLC", output_extra_tokens=True, intermediates_only=True
+            pixels, indices=indices, output_fmt="NLC", output_extra_tokens=True, intermediates_only=True
         )
         pairs = zip(found["image_intermediates_prefix"], found["image_intermediates"], strict=True)
-        outputs = [torch.cat(pair, dim=1) for pair in pairs]
-        return outputs[0], outputs[-1]
+        return [torch.cat(pair, dim=1) for pair in pairs]
 
     def _resnet(self, pixels: Tensor) -> Tokens:
         found = self.model.forward_intermediates(pixels, indices=self._indices)
@@ -84,8 +129,15 @@ def load(text: str, options: dict) -> ImageEncoder:
         "layer": options.get("layer"),
     }
     if not hasattr(visual, "trunk"):
-        return OpenClipEncoder(visual, **facts)
-    return TimmEncoder(visual.trunk, **facts)
+        encoder = OpenClipEncoder(visual, **facts)
+        encoder.positions = visual.native_positions
+        return encoder
+    native = positions_of(visual.trunk.state_dict(), Resampling())
+    if size is not None:
+        visual.set_input_size(size)  # resamples the positions, so after loading
+    encoder = TimmEncoder(visual.trunk, **facts)
+    encoder.positions = native
+    return encoder
 
 
 def create_open_clip(
@@ -110,6 +162,7 @@ def architecture(
     if text_repo:  # open_clip builds the text tower from that repository's config
         hub_file(text_repo, "config.json", reference=f"open_clip:{arch} (its text tower)")
     import open_clip
+    from open_clip.model import resize_pos_embed
 
     vision = config["vision_cfg"]
     timm_tower = "timm_model_name" in vision
@@ -125,10 +178,14 @@ def architecture(
             force_quick_gelu=quick_gelu,
             pretrained_text=False,
         )
+    model.visual.native_positions = None
     if path is not None:
-        load_strictly(model, _as_this_version_names_it(read_weights(path), model), str(path))
-    if timm_tower and image_size is not None:
-        model.visual.set_input_size(image_size)  # resamples the positions, so after loading
+        state = _as_this_version_names_it(read_weights(path), model)
+        # Kept beside those on the grid of the model's image size: another size is not resampled from these.
+        positions = state.get("visual.positional_embedding")
+        model.visual.native_positions = None if positions is None else positions[None].clone()
+        resize_pos_embed(state, model)
+        load_strictly(model, state, str(path))
     return model
 
 
@@ -184,13 +241,12 @@ def _agreed(arch: str, tags: list[str]) -> dict[str, Any]:
 def _as_this_version_names_it(state: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
     """open_clip's own repairs of files in older layouts (load_checkpoint in open_clip 3.3's factory.py)."""
     from open_clip.convert import convert_state_dict
-    from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
+    from open_clip.model import convert_to_custom_text_state_dict
 
     own = model.state_dict()
     state = convert_state_dict(model, state)
     if "positional_embedding" in state and "positional_embedding" not in own:
         state = convert_to_custom_text_state_dict(state)
-    resize_pos_embed(state, model)
     unused = {"text.transformer.embeddings.position_ids"} - own.keys()
     scalars = {key: state[key].reshape(own[key].shape) for key in _SCALARS & own.keys() & state.keys()}
     return {key: tensor for key, tensor in {**state, **scalars}.items() if key not in unused}

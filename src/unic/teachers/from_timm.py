@@ -3,8 +3,11 @@
 from typing import Any
 
 import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
 
 from unic.models.encoder import ImageEncoder
+from unic.models.positions import Resampling, positions_of
 from unic.models.timm_encoder import TimmEncoder, create_timm
 from unic.teachers import SCHEMES, Scheme
 from unic.teachers.hf_files import hub_file
@@ -15,14 +18,27 @@ def load(name: str, options: dict) -> ImageEncoder:
     if not options.get("pretrained", True):
         return encoder_of(create_timm(name, image_size=size), name, options)
     file = _cached(name)
+    resampled = size is not None and _has_positions(name, size)
     try:
-        model = create_timm(name, image_size=size, pretrained=True, **file)
+        model: Any = create_timm(name, image_size=None if resampled else size, pretrained=True, **file)
     except OSError as error:  # the hub client's errors for a missing network or file are OSErrors
         raise FileNotFoundError(
             f"timm:{name}: the pretrained weights are neither in the hub's cache nor can they be downloaded "
             f"({str(error).splitlines()[0]}); use file:<path>?model={name} with a file you have"
         ) from error
-    return encoder_of(model, name, options)
+    native = positions_of(model.state_dict(), Resampling())
+    if resampled:
+        model.set_input_size((size, size))  # as timm does while it loads weights into a model of that size
+    encoder = encoder_of(model, name, options)
+    encoder.positions = native
+    return encoder
+
+
+def _has_positions(name: str, size: int) -> bool:
+    """Whether the model is a ViT whose position embedding depends on the image size."""
+    with torch.device("meta"):
+        model = create_timm(name, image_size=size)
+    return isinstance(model, VisionTransformer) and model.pos_embed is not None
 
 
 def _cached(name: str) -> dict:

@@ -5,14 +5,18 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from unic.data.dense.truth import Depths, Masks
 from unic.data.images import ImageList
 from unic.errors import ConfigError, DataError
 from unic.plugins import Registry
 
 log = logging.getLogger(__name__)
+
+Task = Literal["classification", "segmentation", "depth"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class DatasetSpec:
     num_classes: None when the folder decides.
     train_set: the data set whose classifier is judged here as it is, for sets that are for testing only.
     targets: (root, images) -> what counts as right, where it is more than one label among all classes.
+    masks, depths: for sets that say what is right for each pixel: (root) -> how their files do that.
     folder: the set's place in a folder of data sets, when it is not its name: sets may share one.
     source: where to get it.
     """
@@ -54,9 +59,22 @@ class DatasetSpec:
     num_classes: int | None
     train_set: str = ""
     targets: Callable[[Path, ImageList], Targets] | None = None
+    masks: Callable[[Path], Masks] | None = None
+    depths: Callable[[Path], Depths] | None = None
     folder: str = ""
     source: str = ""
     licence: str = ""
+
+    @property
+    def task(self) -> Task:
+        if self.masks is not None:
+            return "segmentation"
+        return "classification" if self.depths is None else "depth"
+
+    def truth(self, root: Path) -> Masks | Depths | None:
+        """How the files say what is right for each pixel; None for sets of labelled images."""
+        how = self.masks or self.depths
+        return how and how(root)
 
 
 DATASETS: Registry[DatasetSpec] = Registry("data set", "unic.data.datasets")
@@ -113,6 +131,8 @@ def read_split(spec: DatasetSpec, root: Path, split: str, *, allow_count_mismatc
     images = spec.read(root, split)
     if allow_count_mismatch:
         images = _present(images)
+    elif missing := [path for path in images.maps or () if not Path(path).is_file()]:
+        raise DataError(f"{missing[0]}: no such file ({len(missing)} of {len(images)} images have no truth)")
     expected, got = spec.counts.get(split), len(images)
     # A test part may lack a class; what is learned must not.
     wanted = spec.num_classes if split == spec.splits[0] else None
@@ -145,11 +165,13 @@ def one_label_each(images: ImageList, scored: tuple[int, ...]) -> Targets:
 def take(images: ImageList, kept: list[int]) -> ImageList:
     """The images at these positions."""
     labels = None if images.labels is None else images.labels[np.array(kept, dtype=np.int64)]
-    return dataclasses.replace(images, paths=tuple(images.paths[i] for i in kept), labels=labels)
+    maps = None if images.maps is None else tuple(images.maps[i] for i in kept)
+    return dataclasses.replace(images, paths=tuple(images.paths[i] for i in kept), labels=labels, maps=maps)
 
 
 def _present(images: ImageList) -> ImageList:
-    kept = [i for i, path in enumerate(images.paths) if Path(path).is_file()]
+    files = zip(images.paths, images.maps, strict=True) if images.maps else zip(images.paths, strict=True)
+    kept = [i for i, of_image in enumerate(files) if all(Path(path).is_file() for path in of_image)]
     if not kept:
         raise DataError(f"{images.root}: none of the {len(images)} images of {images.name} is here")
     return take(images, kept)

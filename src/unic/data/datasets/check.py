@@ -7,6 +7,7 @@ import numpy as np
 
 from unic import keyed
 from unic.data.datasets import DATASETS, DatasetSpec, Roots, read_split, read_targets
+from unic.data.dense.truth import IGNORED, Masks, read_depth, read_mask
 from unic.data.images import ImageList, read_image
 from unic.errors import ConfigError, DataError
 
@@ -15,8 +16,9 @@ from unic.errors import ConfigError, DataError
 class Part:
     """What was found of one part of a data set.
 
-    present: how many of the classes have an image; fewest, most: images of one of these.
-    decoded: images opened, a sample drawn by its key.
+    present: how many of the classes have an image; fewest, most: images of one of these. Where pixels have the
+      classes, present counts the classes in the sample, and fewest and most are 0.
+    decoded: images opened, a sample drawn by its key; with the truth of their pixels where they have it.
     """
 
     split: str
@@ -56,6 +58,8 @@ def check_dataset(
 
 
 def _look(spec: DatasetSpec, root: Path, images: ImageList, split: str, samples: int, subset: bool) -> Part:
+    if spec.task != "classification":
+        return _look_dense(spec, root, images, split, samples)
     where = f"{spec.name}, {split}"
     if images.labels is None or images.classes is None or not len(images):
         raise DataError(f"{where}: {len(images)} images in {root}; wanted some, each with a class")
@@ -73,9 +77,8 @@ def _look(spec: DatasetSpec, root: Path, images: ImageList, split: str, samples:
         raise DataError(f"{where}: {len(empty)} classes have no image, the first is {empty[0]!r}")
     if not all(read_targets(spec, root, images).answers):
         raise DataError(f"{where}: images without a right answer")
-    draws = keyed.generator(0, f"check {spec.name} {split}")
-    chosen = draws.choice(len(images), size=min(samples, len(images)), replace=False)
-    for i in sorted(chosen.tolist()):
+    chosen = _sample(spec, split, len(images), samples)
+    for i in chosen:
         read_image(images.paths[i])  # raises BadImage, which names the file
     there = counts[counts > 0]
     return Part(
@@ -89,3 +92,31 @@ def _look(spec: DatasetSpec, root: Path, images: ImageList, split: str, samples:
         decoded=len(chosen),
         identity=images.identity(),
     )
+
+
+def _look_dense(spec: DatasetSpec, root: Path, images: ImageList, split: str, samples: int) -> Part:
+    truth, seen = spec.truth(root), set()
+    chosen = _sample(spec, split, len(images), samples)
+    assert images.maps is not None and truth is not None
+    for i in chosen:
+        size = read_image(images.paths[i]).size
+        if isinstance(truth, Masks):
+            seen |= set(read_mask(images.maps[i], truth, size).unique().tolist()) - {IGNORED}
+        else:
+            read_depth(images.maps[i], truth, size)
+    return Part(
+        split=split,
+        root=images.root,
+        images=len(images),
+        classes=len(truth.classes) if isinstance(truth, Masks) else 0,
+        present=len(seen),
+        fewest=0,
+        most=0,
+        decoded=len(chosen),
+        identity=images.identity(),
+    )
+
+
+def _sample(spec: DatasetSpec, split: str, num_images: int, samples: int) -> list[int]:
+    draws = keyed.generator(0, f"check {spec.name} {split}")
+    return sorted(draws.choice(num_images, size=min(samples, num_images), replace=False).tolist())

@@ -1,6 +1,7 @@
 """What the readers share: finding a set's files in each layout it comes in, and reading them or saying why not."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,22 @@ def read_class_folders(
         raise DataError(f"{folder}: {_first(strange)} is no class of {name}; {wanted}")
     labels = np.array([number[entry] for entry in found], dtype=np.int64)
     return ImageList(tuple(paths), labels, classes, name, str(folder))
+
+
+def with_masks(images: Path, masks: Path, name: str, classes: tuple[str, ...], base: Path) -> ImageList:
+    """The images of a folder, sorted by path, each with the PNG of the same name in the folder of masks.
+
+    Whether the masks are there is looked at by `read_split`.
+    """
+    paths = scan_folder(images)
+    if not paths:
+        raise DataError(f"{images}: no image in this folder")
+    stems = [Path(path).relative_to(images).with_suffix("") for path in paths]
+    twice = [stem for stem, count in Counter(stems).items() if count > 1]
+    if twice:
+        raise DataError(f"{images}: two images are called {twice[0]}; their mask can belong to one")
+    maps = tuple(f"{masks}/{stem}.png" for stem in stems)
+    return ImageList(tuple(paths), None, classes, name, str(base), maps)
 
 
 def listed(

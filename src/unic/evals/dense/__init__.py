@@ -1,0 +1,1 @@
+"""Evaluations of every pixel: what segmentation and depth share, and the parts of each."""

@@ -1,0 +1,98 @@
+"""The linear head of depth: for each patch how likely each of 256 depths is (DINOv2, Sec. 7.4).
+
+Letters: B pictures, D E widths, K bins, h w grid, H W pixels.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unic.errors import WeightsError
+from unic.models.weights import below, load_strictly
+from unic.tokens import TokenMaps
+
+NUM_BINS = 256
+
+_UPSAMPLED = 4
+_LEAST = 0.1  # added to every bin, so that none is ever impossible
+
+# The four blocks that linear-4 reads, by the depth of the ViT.
+_FOUR = {12: (2, 5, 8, 11), 24: (4, 11, 17, 23), 40: (9, 19, 29, 39)}
+
+
+def layers_for(depth: int | None, count: int) -> tuple[int, ...]:
+    """The blocks that a head of one or four layers reads.
+
+    depth: of a ViT, whose four blocks are evenly spread where they are not published; None: the last four stages.
+    """
+    if count == 1:
+        return (-1,)
+    if depth is None:
+        return (-4, -3, -2, -1)
+    return _FOUR.get(depth) or tuple(max(depth * (i + 1) // count - 1, 0) for i in range(count))
+
+
+class DepthHead(nn.Module):
+    """The expected depth over bins of equal width between `nearest` and `farthest`, in metres.
+
+    widths: of CLS and patches together, for each map; CLS is joined to every patch.
+    """
+
+    bins: Tensor
+
+    def __init__(self, widths: Sequence[int], *, nearest: float, farthest: float):
+        super().__init__()
+        self.nearest, self.farthest = nearest, farthest
+        self.conv_depth = nn.Conv2d(sum(widths), NUM_BINS, 1)
+        self.register_buffer("bins", torch.linspace(nearest, farthest, NUM_BINS), persistent=False)
+
+    def forward(self, maps: Sequence[TokenMaps], size: Sequence[int]) -> Float[Tensor, "B H W"]:
+        """Metres for each pixel of pictures of this height and width.
+
+        The original upsamples features fourfold, then convolves. A 1x1 convolution and bilinear upsampling commute, so
+        the convolution comes first here, at a sixteenth of the work.
+        """
+        grid = maps[0].patches.shape[-2:]
+        joined = [part for found in maps for part in _with_cls(found, grid)]
+        scores = self.conv_depth(torch.cat(joined, dim=1))
+        scores = F.interpolate(scores, scale_factor=_UPSAMPLED, mode="bilinear", align_corners=False)
+        shares_BKhw = scores.relu() + _LEAST
+        shares_BKhw = shares_BKhw / shares_BKhw.sum(1, keepdim=True)
+        depth = torch.einsum("bkhw,k->bhw", shares_BKhw, self.bins).clamp(self.nearest, self.farthest)
+        return F.interpolate(depth[:, None], tuple(size), mode="bilinear", align_corners=False)[:, 0]
+
+
+def read_depth_head(
+    state: Mapping[str, Tensor], widths: Sequence[int], *, nearest: float, farthest: float, origin: str
+) -> DepthHead:
+    """A head as DINOv2 publishes it (decode_head.conv_depth.*), or as `DepthHead` names it.
+
+    Raises WeightsError naming `origin` where it is no such head, or one for other features.
+    """
+    own = dict(below("decode_head.", state) or state)
+    weight = own.get("conv_depth.weight")
+    if weight is None or weight.ndim != 4 or weight.shape[0] != NUM_BINS:
+        raise WeightsError(
+            f"{origin} is no linear head for depth: it has no conv_depth.weight of {NUM_BINS} bins "
+            f"({', '.join(list(state)[:5]) or 'it is empty'})"
+        )
+    if weight.shape[1] != sum(widths):
+        other = "four (--depth.blocks four)" if len(widths) == 1 else "the last (--depth.blocks last)"
+        raise WeightsError(
+            f"{origin} reads features of width {weight.shape[1]}, and the encoder gives "
+            f"{' + '.join(map(str, widths))}; it is for {other}, or for another encoder"
+        )
+    head = DepthHead(widths, nearest=nearest, farthest=farthest)
+    load_strictly(head, own, origin)
+    return head.eval()
+
+
+def _with_cls(found: TokenMaps, grid: torch.Size) -> list[Tensor]:
+    """The map, on the grid of the first one, and its CLS at every place."""
+    patches = found.patches
+    if patches.shape[-2:] != grid:
+        patches = F.interpolate(patches, grid, mode="bilinear", align_corners=False)
+    return [patches, found.cls[:, :, None, None].expand(-1, -1, *grid)]

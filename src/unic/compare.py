@@ -1,6 +1,7 @@
 """Several encoders, one or more data sets: the comparison behind `unic evaluate` and `unic demo`."""
 
 import dataclasses
+import datetime
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from unic.evals.linear.validation import log_odds
 from unic.models.encoder import ImageEncoder
 from unic.run import RunDir
 from unic.teachers import short_name
+from unic.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +43,13 @@ def evaluate_encoders(
     skip_missing: leave out data sets that have no folder in `data_root`, instead of refusing to start.
     one_by_one: hold one encoder in memory at a time; else all, and every image is decoded once for all of them.
     """
-    several = len(plan) > 1
     plan, roots = _checked(references, plan, data_root, skip_missing)
+    if len(plan) > 1:
+        for (
+            dataset,
+            evals,
+        ) in plan.items():  # so that the last one's mistakes are heard of before hours are spent
+            splits_for(dataset, roots, evaluations_for(dataset, evals), options)
     if not one_by_one and len(references) + untrained > 1:
         compute_features(references, plan, roots, options, device=device, untrained=untrained)
     if out:
@@ -53,18 +60,28 @@ def evaluate_encoders(
         encoder.to(device)
         measured = []
         for dataset, evals in plan.items():
-            fitting = [name for name in evals if not several or EVALUATIONS[name].fits(encoder)]
+            fitting = [name for name in evals if EVALUATIONS[name].fits(encoder)]
+            if not fitting and len(references) == len(plan) == 1:
+                fitting = list(evals)  # it says itself why not
             for name in sorted(set(evals) - set(fitting)):
-                log.info("%s  %s: %s does not fit this encoder", encoder.name, dataset, name)
+                log.warning(
+                    "%s  %s: %s is left out, the encoder is not made for it", encoder.name, dataset, name
+                )
             if not fitting:
                 continue
             results = evaluate(encoder, dataset, roots, fitting, options, cache=cache_dir(), device=device)
-            found = [dataclasses.asdict(result) for result in results]
-            _write(found, reference, out)
+            where = {"reference": reference, "root": str(roots.find(dataset).expanduser().absolute())}
+            found = [dataclasses.asdict(result) | where for result in results]
+            _write(found, _files(reference, out))
             measured += found
         average = mean_log_odds(measured)
-        _write(average, reference, out)
+        _write(average, _files(reference, out))
         records += measured + average
+    written = {file for reference in references for file in _files(reference, out)}
+    if written and records:
+        log.info("results are added to %s", ", ".join(sorted(map(str, written))))
+    elif records:
+        log.info("results are kept in no file: --out results.jsonl keeps them")
     return records
 
 
@@ -155,22 +172,28 @@ def _checked(
             f"{', '.join(missing)}; add them, name their folders with --data-root NAME=FOLDER, or leave them out with "
             f"--skip-missing"
         )
-    for name in missing:
-        log.warning("%s is left out: no folder of it or of what it is learned from", name)
+    if missing:
+        log.warning("left out, because they have no folder: %s", ", ".join(missing))
     plan = {dataset: evals for dataset, evals in plan.items() if dataset not in missing}
     if not plan:
         raise DataError(f"no data set is left: none has a folder in {roots.common}")
     return plan, roots
 
 
-def _write(records: Sequence[dict[str, Any]], reference: str, out: Path | None) -> None:
-    files = [out] if out else []
-    if Path(reference).is_dir():
-        files.append(Path(reference) / "results.jsonl")
+def _files(reference: str, out: Path | None) -> list[Path]:
+    """Where the results of an encoder are added: the file that was asked for, and that of its run."""
+    return [
+        *([out] if out else []),
+        *([Path(reference) / "results.jsonl"] if Path(reference).is_dir() else []),
+    ]
+
+
+def _write(records: Sequence[dict[str, Any]], files: Sequence[Path]) -> None:
+    now = {"unic": __version__, "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}
     for file in files:
         try:
             for record in records:
-                RunDir(file.parent).append(file.name, record)
+                RunDir(file.parent).append(file.name, record | now)
         except OSError as error:
             log.warning("results are not written to %s: %s", file, error)
 

@@ -234,7 +234,7 @@ def lose_a_mask(root: Path) -> None:
 
 def test_a_broken_ade20k_says_what_is_missing_and_shows_the_layout(tmp_path: Path):
     break_layout(ade(tmp_path))
-    with pytest.raises(DataError, match="no annotations/validation here") as caught:
+    with pytest.raises(DataError, match="no 'annotations/validation' here") as caught:
         read_splits("ade20k", Roots(tmp_path))
     assert "expected layout of ade20k" in str(caught.value)
 

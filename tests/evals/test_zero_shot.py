@@ -402,7 +402,7 @@ def test_the_only_teacher_with_texts_is_chosen():
     [
         ([], None, "enc has no way to texts.*metaclip_vith14.*neither a space of texts nor heads"),
         ([], "metaclip_vith14", "enc has no way to texts"),
-        (["dino_vitb16", "hf:openai/clip"], None, "language of dino_vitb16, hf:openai/clip"),
+        (["dino_vitb16", "hf:openai/clip"], None, "it answers in, dino_vitb16, hf:openai/clip, have no texts"),
         (["file:/x/clip.pt"], "clip", "under such a name; .*file:/x/clip.pt"),
         (["metaclip_vith14"], "metaclip", "did you mean metaclip_vith14.*--zero-shot.teacher"),
         (["metaclip_vith14", "dino_vitb16"], "dino_vitb16", "unknown teacher with texts 'dino_vitb16'"),

@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from unic.report.tables import reported, results_table, to_markdown
+from unic.report.tables import print_results, reported, results_table, to_markdown
 
 
 def record(model: str, value: float, dataset: str = "dtd", metric: str = "top1_k20", **more) -> dict:
@@ -47,7 +47,7 @@ def test_baselines_come_first_and_the_others_show_their_difference_to_the_best_o
     lines = to_markdown(RESULTS, baselines=["dino", "ibot"]).splitlines()
     assert lines[2].startswith("| dino | 70.0 | **64.0**")
     assert lines[4] == "| student | **72.5 (+1.2)** | 60.0 (-4.0) |"
-    assert "difference to the best baseline" in lines[-1]
+    assert "difference to the best of dino, ibot" in lines[-1]
 
 
 def test_lower_is_better_where_the_record_says_so():
@@ -76,6 +76,27 @@ def test_ties_are_all_in_bold_and_values_that_are_no_numbers_are_left_out():
 
 def test_only_model_and_value_names_are_needed():
     assert "**70.0**" in to_markdown([{"model": "a", "dataset": "d", "metric": "m", "value": 70}])
+
+
+def test_the_spread_over_seeds_stands_beside_its_number():
+    results = [
+        record("a", 70.0),
+        record("a", 0.25, metric="top1_k20_std", higher_is_better=False),
+        record("b", 60.0),
+    ]
+    assert "| a | **70.0 ± 0.2** |" in to_markdown(reported(results))
+    assert "std" not in to_markdown(reported(results))
+
+
+def test_a_table_too_wide_for_the_terminal_is_turned_and_nothing_is_cut(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    sets = ["eurosat", "imagenet_a", "imagenet_r", "imagenet_sketch", "flowers", "pets", "dtd", "aircraft"]
+    results = [record(model, 60.0 + i, name) for model in ("dino", "student") for i, name in enumerate(sets)]
+    print_results(results, ["dino"])
+    lines = capsys.readouterr().out.splitlines()
+    for i, name in enumerate(sets):
+        assert any(name in line and f"{60 + i}.0 (+0.0)" in line for line in lines), name
+    assert all(len(line) <= 80 and "…" not in line for line in lines)
 
 
 def test_nothing_at_all_is_an_empty_table():

@@ -40,6 +40,9 @@ def datasets(words: list[str]) -> int:
     """List data sets, check one on disk: unic datasets list | check NAME --data-root DIR"""
     actions = {"list": _list, "check": _check}
     action, *rest = words or ["list"]
+    if action in ("-h", "--help"):
+        print(datasets.__doc__)
+        return 0
     if action not in actions:
         raise ConfigError(unknown("word after unic datasets", action, actions))
     return actions[action](rest)
@@ -51,6 +54,9 @@ def _list(words: list[str]) -> int:
 
     from unic.data.datasets import DATASETS
 
+    if words in (["-h"], ["--help"]):
+        print("unic datasets list: the data sets unic knows, and how their folders are laid out")
+        return 0
     if words:
         raise ConfigError(f"unic datasets list takes no more words, got {' '.join(words)!r}")
     table = Table("name", "parts", "images", "classes", "layout", "source")

@@ -162,7 +162,7 @@ def _instead(spaces: Collection[str]) -> str:
     """What an encoder without texts has."""
     if not spaces:
         return "it has neither a space of texts nor heads"
-    return f"all it speaks is the language of {', '.join(sorted(spaces))}"
+    return f"the spaces that it answers in, {', '.join(sorted(spaces))}, have no texts"
 
 
 def _check_width(space: Encoder, tower: TextTower, reference: str) -> None:

@@ -14,6 +14,9 @@ from rich.table import Table
 
 Record = Mapping[str, Any]
 
+# How the name of a spread over seeds ends, after that of its number.
+_SPREAD = "_std"
+
 
 class Column(NamedTuple):
     """Numbers that may be compared: they are alike in all of this."""
@@ -28,17 +31,23 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """difference: to the best baseline, in the unit of the column; None without one, and for baselines."""
+    """difference: to the best baseline, in the unit of the column; None without one, and for baselines.
+
+    spread: over seeds, where there were several: their standard deviation.
+    """
 
     value: float | None
     is_best: bool
     difference: float | None
     decimals: int
+    spread: float | None = None
 
     def text(self) -> str:
         if self.value is None:
             return "–"  # noqa: RUF001 (a dash: nothing was measured)
         text = f"{self.value:.{self.decimals}f}"
+        if self.spread is not None:
+            text += f" ± {self.spread:.{self.decimals}f}"
         return text if self.difference is None else f"{text} ({self.difference:+.{self.decimals}f})"
 
 
@@ -51,16 +60,36 @@ def results_table(results: Sequence[Record], baselines: Sequence[str] = ()) -> T
     table = Table(caption=_caption(columns, rows, baselines) or None, caption_justify="left")
     table.add_column("model", no_wrap=True)
     for column in columns:
-        table.add_column("\n".join(map(escape, _header(column, columns))), justify="right")
+        table.add_column("\n".join(map(escape, _header(column, columns))), justify="right", no_wrap=True)
     for model, cells in rows.items():
-        texts = [f"[bold]{cell.text()}[/bold]" if cell.is_best else cell.text() for cell in cells]
-        table.add_row(escape(model), *texts, end_section=model == _last_baseline(rows, baselines))
+        end_section = model == _last_baseline(rows, baselines)
+        table.add_row(escape(model), *map(_marked, cells), end_section=end_section)
+    return table
+
+
+def turned_table(results: Sequence[Record], baselines: Sequence[str] = ()) -> Table:
+    """The same with a row for each thing measured and a column for each model: for many data sets."""
+    columns, rows = _grid(results, baselines)
+    table = Table(caption=_caption(columns, rows, baselines) or None, caption_justify="left")
+    table.add_column("", overflow="fold")
+    for model in rows:
+        table.add_column(escape(model), justify="right", overflow="fold")
+    for number, column in enumerate(columns):
+        of_models = (_marked(cells[number]) for cells in rows.values())
+        table.add_row(escape("  ".join(_header(column, columns))), *of_models)
     return table
 
 
 def print_results(results: Sequence[Record], baselines: Sequence[str] = ()) -> None:
-    """Shows the reported numbers on the terminal."""
-    Console().print(results_table(reported(results), baselines))
+    """Shows the reported numbers on the terminal, turned where the table would be wider than that."""
+    console, shown = Console(), reported(results)
+    table = results_table(shown, baselines)
+    width = console.measure(table, options=console.options.update(width=10_000)).maximum
+    console.print(table if width <= console.width else turned_table(shown, baselines))
+
+
+def _marked(cell: Cell) -> str:
+    return f"[bold]{cell.text()}[/bold]" if cell.is_best else cell.text()
 
 
 def to_markdown(results: Sequence[Record], baselines: Sequence[str] = ()) -> str:
@@ -79,27 +108,30 @@ def to_markdown(results: Sequence[Record], baselines: Sequence[str] = ()) -> str
 
 
 def reported(results: Sequence[Record]) -> list[Record]:
-    """The number each evaluation reports: its first one for each model, data set and protocol."""
+    """The number each evaluation reports, its first one for each model, data set and protocol; with its spread."""
     first: dict[tuple, str] = {}
     for record in results:
         first.setdefault(_source(record), record["metric"])
-    return [record for record in results if first[_source(record)] == record["metric"]]
+    return [record for record in results if record["metric"].removesuffix(_SPREAD) == first[_source(record)]]
 
 
 def _source(record: Record) -> tuple:
-    return tuple(record.get(name) for name in ("model", "dataset", "evaluation", "protocol"))
+    """Of one run of one evaluation, as the names of its column have it."""
+    column = _column(record)
+    return (record["model"], column.dataset, column.evaluation, column.protocol)
 
 
 def _grid(results: Sequence[Record], baselines: Sequence[str]) -> tuple[list[Column], dict[str, list[Cell]]]:
     """Columns as they first occur, baselines first. Of a number measured twice the later one counts."""
+    spreads, numbers = _apart(results)
     values: dict[tuple[str, Column], float] = {}
-    for record in results:
+    for record in numbers:
         value = float(record["value"])
         if math.isfinite(value):
             values[record["model"], _column(record)] = value
     models = dict.fromkeys(record["model"] for record in results)
     models = [*(m for m in models if m in baselines), *(m for m in models if m not in baselines)]
-    columns = list(dict.fromkeys(_column(record) for record in results))
+    columns = list(dict.fromkeys(_column(record) for record in numbers))
     rows: dict[str, list[Cell]] = {model: [] for model in models}
     for column in columns:
         best_of = max if column.higher_is_better else min
@@ -112,8 +144,22 @@ def _grid(results: Sequence[Record], baselines: Sequence[str]) -> tuple[list[Col
             if value is not None and goal is not None and model not in baselines:
                 difference = value - goal
             is_best = value is not None and value == best
-            rows[model].append(Cell(value, is_best, difference, 1 if column.unit == "%" else 3))
+            spread = spreads.get((model, column.dataset, column.evaluation, column.protocol, column.metric))
+            rows[model].append(Cell(value, is_best, difference, 1 if column.unit == "%" else 3, spread))
     return columns, rows
+
+
+def _apart(results: Sequence[Record]) -> tuple[dict[tuple, float], list[Record]]:
+    """Spreads, by the number they belong to, and all other records."""
+    measured = {(*_source(record), record["metric"]) for record in results}
+    spreads, numbers = {}, []
+    for record in results:
+        of_number = (*_source(record), record["metric"].removesuffix(_SPREAD))
+        if record["metric"].endswith(_SPREAD) and of_number in measured:
+            spreads[of_number] = float(record["value"])
+        else:
+            numbers.append(record)
+    return spreads, numbers
 
 
 def _column(record: Record) -> Column:
@@ -137,8 +183,10 @@ def _header(column: Column, columns: Sequence[Column]) -> list[str]:
 
 def _caption(columns: Sequence[Column], rows: Mapping[str, list[Cell]], baselines: Sequence[str]) -> str:
     parts = []
-    if any(model in baselines for model in rows):
-        parts.append("In brackets: difference to the best baseline, in the unit of the column (% in points).")
+    if any(cell.difference is not None for cells in rows.values() for cell in cells):
+        there = [model for model in rows if model in baselines]
+        goal = there[0] if len(there) == 1 else f"the best of {', '.join(there)}"
+        parts.append(f"In brackets: difference to {goal}, in the unit of the column (% in points).")
     if not all(column.higher_is_better for column in columns):
         parts.append("↓ lower is better.")
     return " ".join(parts)

@@ -77,5 +77,5 @@ def test_what_is_missing_is_named(tmp_path: Path):
     with pytest.raises(DataError, match=f"{LEVELS_FILE}: no readable pickle"):
         DATASETS["cog_l1"].read(tmp_path, "test")
     (tmp_path / LEVELS_FILE).unlink()
-    with pytest.raises(DataError, match=f"no {LEVELS_FILE} here"):
+    with pytest.raises(DataError, match=f"no '{LEVELS_FILE}' here"):
         DATASETS["cog_l1"].read(tmp_path, "test")

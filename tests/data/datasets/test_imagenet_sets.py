@@ -208,5 +208,5 @@ def test_an_unknown_class_in_the_mappings_of_objectnet_is_named(tmp_path: Path):
     with pytest.raises(DataError, match="'jersey, T-shirt, tee shirt' of 'T-shirt' is not all in"):
         read_targets(DATASETS["objectnet"], tmp_path, images)
     (tmp_path / "mappings/imagenet_to_label_2012_v2").unlink()
-    with pytest.raises(DataError, match="no mappings/imagenet_to_label_2012_v2 here"):
+    with pytest.raises(DataError, match="no 'mappings/imagenet_to_label_2012_v2' here"):
         DATASETS["objectnet"].read(tmp_path, "test")

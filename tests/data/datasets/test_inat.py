@@ -63,5 +63,5 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path):
     with pytest.raises(DataError, match=r"train2018.json: no readable JSON file"):
         DATASETS["inat2018"].read(tmp_path, "trainval")
     (tmp_path / "train2018.json").unlink()
-    with pytest.raises(DataError, match=r"no train2018.json here"):
+    with pytest.raises(DataError, match=r"no 'train2018.json' here"):
         DATASETS["inat2018"].read(tmp_path, "trainval")

@@ -143,7 +143,7 @@ def test_annotations_of_cars_without_classes_are_named(tmp_path: Path):
     with pytest.raises(DataError, match=r"withlabels.mat: wanted the file and the class of each image"):
         DATASETS["cars196"].read(tmp_path, "test")
     (tmp_path / "cars_annos.mat").touch()  # half of the other layout
-    with pytest.raises(DataError, match="no car_ims here"):
+    with pytest.raises(DataError, match="no 'car_ims' here"):
         DATASETS["cars196"].read(tmp_path, "test")
 
 
@@ -181,7 +181,7 @@ def test_classes_have_names(tmp_path: Path):
 def test_a_missing_file_is_named(name: str, file: str, tmp_path: Path):
     EXPECTED[name][0](tmp_path)
     (tmp_path / file).rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=f"no {file} here"):
+    with pytest.raises(DataError, match=f"no '{file}' here"):
         for split in ("trainval", "test"):
             DATASETS[name].read(tmp_path, split)
 
@@ -190,7 +190,7 @@ def test_the_nearest_layout_is_the_one_that_is_complained_of(tmp_path: Path):
     (tmp_path / "dtd/dtd").mkdir(parents=True)
     miniatures.dtd(tmp_path / "dtd/dtd")
     (tmp_path / "dtd/dtd/labels/val1.txt").unlink()
-    with pytest.raises(DataError, match=r"/dtd/dtd: no labels/val1.txt here"):
+    with pytest.raises(DataError, match=r"/dtd/dtd: no 'labels/val1.txt' here"):
         DATASETS["dtd"].read(tmp_path, "test")
 
 

@@ -106,8 +106,9 @@ class Roots:
     def find(self, name: str) -> Path:
         """The data set's own folder: below `common` under its name if it is there, else `common` itself."""
         spec = DATASETS[name]
-        if name in self.own:
-            return self.own[name]
+        own = self._own(name)
+        if own is not None:
+            return own
         if self.common is None:
             raise ConfigError(f"where is {name}? --data-root {name}=FOLDER, or a folder that holds {name}/")
         below = self.common.expanduser() / (spec.folder or name)
@@ -115,9 +116,14 @@ class Roots:
 
     def has(self, name: str) -> bool:
         """Whether a set has a folder of its own here."""
-        if name in self.own:
-            return self.own[name].expanduser().is_dir()
+        own = self._own(name)
+        if own is not None:
+            return own.expanduser().is_dir()
         return self.common is not None and self.find(name) != self.common
+
+    def _own(self, name: str) -> Path | None:
+        """The place named for this set, or for the one whose folder it shares."""
+        return self.own.get(name, self.own.get(DATASETS[name].folder))
 
 
 def read_split(spec: DatasetSpec, root: Path, split: str, *, allow_count_mismatch: bool = False) -> ImageList:

@@ -25,7 +25,7 @@ def find_base(root: Path, places: Sequence[str], needed: Sequence[str]) -> Path:
     }
     best = min(missing, key=lambda place: len(missing[place]))
     if missing[best]:
-        raise DataError(f"{best}: no {missing[best][0]} here; wanted {', '.join(needed)}")
+        raise DataError(f"{best}: no {missing[best][0]!r} here; wanted {', '.join(map(repr, needed))}")
     return best
 
 

@@ -8,9 +8,10 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from unic.evals.progress import with_progress
 from unic.run import write_atomically
 
 log = logging.getLogger(__name__)
@@ -63,18 +64,25 @@ def search(
         distributions: dict[str, BaseDistribution] = {
             name: FloatDistribution(*ends, log=True) for name, ends in space.items()
         }
-        done = 0
-        while done < num_trials:
-            count = min(NUM_STARTUP if done == 0 else at_once, num_trials - done)
-            trials = [study.ask(distributions) for _ in range(count)]
-            new = [trial.params for trial in trials if _key(trial.params) not in known]
-            for params, value in zip(new, score(new) if new else (), strict=True):
-                known[_key(params)] = value
-                if record:
-                    _write(record, known)
-            for trial in trials:
-                study.tell(trial, known[_key(trial.params)])
-            done += count
+
+        def run() -> Iterator[Params]:
+            done = 0
+            while done < num_trials:
+                count = min(NUM_STARTUP if done == 0 else at_once, num_trials - done)
+                trials = [study.ask(distributions) for _ in range(count)]
+                new = [trial.params for trial in trials if _key(trial.params) not in known]
+                for params, value in zip(new, score(new) if new else (), strict=True):
+                    known[_key(params)] = value
+                    if record:
+                        _write(record, known)
+                    yield params
+                for trial in trials:
+                    study.tell(trial, known[_key(trial.params)])
+                done += count
+
+        what = f"search for {' and '.join(space)}, seed {seed}"
+        for _ in with_progress(run(), num_trials, what, unit="trials", done=min(len(known), num_trials)):
+            pass
         return dict(study.best_trial.params), study.best_value
     finally:
         optuna.logging.set_verbosity(verbosity)
@@ -118,5 +126,5 @@ def _read(record: Path) -> dict[str, float]:
             aside.name,
         )
     elif known:
-        log.info("%s: continues after %d trials", record, len(known))
+        log.info("the search continues after %d trials (%s)", len(known), record)
     return known

@@ -45,6 +45,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     paths = sorted(str(path) for path in (folder / "labelled" / "test").rglob("*.png"))
     (folder / "more_photos.txt").write_text("\n".join(paths))
     write_dtd(folder / "sets" / "dtd")
+    write_scenes(folder / "scenes")
     model = layouts.vit(width=64, depth=2, patch_size=16, image_size=32)
     torch.save(layouts.published(model), folder / "unic.pth")
     (folder / "mirror").mkdir()
@@ -70,6 +71,18 @@ def write_dtd(root: Path) -> None:
         (root / "labels" / f"{part}1.txt").write_text("\n".join(lines) + "\n")
 
 
+def write_scenes(root: Path) -> None:
+    """Two images to learn from and one to test on, bright above and dark below, with the README's dataset.json."""
+    rows = np.repeat(np.array([0, 1], dtype=np.uint8), 16)[:, None].repeat(48, 1)
+    for part, count in (("train", 2), ("val", 1)):
+        for kind, pixels in (("images", np.stack([250 - 200 * rows] * 3, axis=2)), ("annotations", rows)):
+            (root / kind / part).mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(pixels).save(root / kind / part / f"{i}.png")
+    (note,) = re.findall(r'`(\{"classes".*?\})`', README)
+    (root / "dataset.json").write_text(note)
+
+
 @pytest.fixture(autouse=True)
 def there(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
@@ -82,7 +95,7 @@ def test_the_commands_and_the_python_of_the_readme_run(capsys: pytest.CaptureFix
     assert verbs == [
         "distill small_images", "evaluate runs/mine", "teachers list", "teachers fetch", "teachers check",
         "distill unic_vitb16", "import unic.pth", "export runs/mine", "datasets list", "datasets check",
-        "evaluate runs/mine", "evaluate runs/mine",
+        "evaluate runs/mine", "evaluate runs/mine", "evaluate runs/mine",
     ], "the README changed; see that every command in it is still run here"  # fmt: skip
     for words in commands():
         assert main(words) == 0, words

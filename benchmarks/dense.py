@@ -9,8 +9,10 @@ for them; with more steps its share of that is smaller. Processor time is what o
 import dataclasses
 import json
 import logging
+import os
 import platform
 import statistics
+import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
@@ -61,9 +63,11 @@ def main(options: Options) -> None:
                 else {"miou_off": round(fast - exact, 2)}
             )
         print(json.dumps(report))
-    facts = {"unic": unic.__version__, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    machine = f"{platform.machine()} {os.cpu_count()} processors, {torch.get_num_threads()} threads"
     print(
-        json.dumps({**facts, "machine": platform.processor() or platform.machine(), "device": options.device})
+        json.dumps(
+            {"machine": machine, "device": options.device, "torch": torch.__version__, "commit": commit()}
+        )
     )
 
 
@@ -83,6 +87,14 @@ def measured(
         "processor_seconds": time.process_time() - processor,
         "miou": results[0].value,
     }
+
+
+def commit() -> str:
+    folder = Path(unic.__file__).parent
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True
+    )
+    return found.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

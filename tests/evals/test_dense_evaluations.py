@@ -16,6 +16,7 @@ from unic.data.dense.truth import Depths
 from unic.errors import ConfigError, DataError, WeightsError
 from unic.evals import EVALUATIONS, EvalOptions, Result, evaluate, options_type
 from unic.evals.dense import learning, store
+from unic.evals.dense.seen import Seen
 from unic.evals.depth import DepthConfig
 from unic.evals.segmentation import SegmentationConfig
 from unic.models.timm_encoder import TimmEncoder
@@ -217,6 +218,32 @@ def test_depth_from_four_blocks(encoder, rooms: str, tmp_path: Path):
     config = dataclasses.replace(DEPTH, blocks="four", steps=30)
     results = run(encoder, rooms, tmp_path, tmp_path / "cache", depth=config)
     assert "blocks=four" in results[0].protocol and numbers(results)["rmse"] < 4
+
+
+def test_encoders_are_frozen_and_never_skip_a_block_whatever_their_mode(encoder):
+    """The reference evaluated with drop path on, and built a graph through the encoder."""
+    drop = VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=32, depth=4, num_heads=2, num_classes=0, drop_path_rate=0.9
+    )
+    drop.load_state_dict(encoder.model.state_dict())
+    training = TimmEncoder(drop, name="tiny", image_size=32).train()
+    images = torch.randint(0, 256, (2, 3, 40, 48), dtype=torch.uint8)
+    first, second, plain = (
+        Seen(which, (-1,), True, CPU, "fp32")(images)[0] for which in (training, training, encoder)
+    )
+    assert torch.equal(first.patches, second.patches)
+    torch.testing.assert_close(first.patches, plain.patches)
+    assert all(module.training for module in training.modules())
+    assert not first.patches.requires_grad and not first.patches.is_inference()
+
+
+def test_beyond_the_picture_there_is_zero_after_normalisation(encoder):
+    seen = Seen(encoder, (-1,), True, CPU, "fp32")
+    images = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    pixels = encoder.normalize(images)
+    pixels[:, :, 20:], pixels[:, :, :, 24:] = 0, 0
+    expected = encoder.at_size(32, 32).maps(pixels)[0].patches
+    torch.testing.assert_close(seen(images, torch.tensor([[20, 24]]))[0].patches, expected)
 
 
 def test_without_a_cache_nothing_is_left_behind(encoder, ade, tmp_path, monkeypatch):

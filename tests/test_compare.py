@@ -1,5 +1,6 @@
 """Several encoders on several data sets: what they are called, what is measured, what is said when it cannot be."""
 
+import dataclasses
 import json
 import logging
 import math
@@ -148,3 +149,16 @@ def test_two_processes_measure_what_one_does(places: Roots, tmp_path: Path):
         records = [json.loads(line) for line in out.read_text().splitlines()]
         found.append([{**record, "seconds": 0.0, "time": ""} for record in records])
     assert found[0] == found[1] and found[0]
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        ({"image_folder": ("knn",)}, "none of them is asked for"),
+        ({"ade20k": ("segmentation",), "nyud": ("depth",)}, "2 of them are asked for"),
+    ],
+)
+def test_a_head_without_the_one_evaluation_it_is_for_is_refused(places: Roots, plan: dict, said: str):
+    options = dataclasses.replace(OPTIONS, head=Path("head.pth"))
+    with pytest.raises(ConfigError, match=rf"--head head\.pth is for one evaluation .*, and {said}"):
+        evaluate_encoders([TINY], plan, places, options, device=CPU)

@@ -43,7 +43,7 @@ def evaluate_encoders(
     skip_missing: leave out data sets that have no folder in `data_root`, instead of refusing to start.
     one_by_one: hold one encoder in memory at a time; else all, and every image is decoded once for all of them.
     """
-    plan, roots = _checked(references, plan, data_root, skip_missing)
+    plan, roots = _checked(references, plan, data_root, options, skip_missing)
     if len(plan) > 1:
         for (
             dataset,
@@ -100,7 +100,7 @@ def compute_features(
 
     The processes of a job share the work, so a job of many can do this and one process the rest.
     """
-    plan, roots = _checked(references, plan, data_root, skip_missing)
+    plan, roots = _checked(references, plan, data_root, options, skip_missing)
     for group in [[reference] for reference in references] if one_by_one else [references]:
         encoders = [encoder.to(device) for _, encoder in _encoders(group, untrained)]
         for dataset, evals in plan.items():
@@ -152,13 +152,23 @@ def mean_log_odds(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _checked(
-    references: Sequence[str], plan: Mapping[str, Sequence[str]], data_root: Path | Roots, skip_missing: bool
+    references: Sequence[str],
+    plan: Mapping[str, Sequence[str]],
+    data_root: Path | Roots,
+    options: EvalOptions,
+    skip_missing: bool,
 ) -> tuple[Mapping[str, Sequence[str]], Roots]:
     """The plan and the places of its data sets, with all mistakes found before anything is computed."""
     if not references:
         raise ConfigError("no encoder to evaluate; name a teacher, a URI or a run folder")
     for dataset, evals in plan.items():
         evaluations_for(dataset, evals)
+    dense = [name for evals in plan.values() for name in evals if EVALUATIONS[name].task != "classification"]
+    if options.head is not None and len(dense) != 1:
+        raise ConfigError(
+            f"--head {options.head} is for one evaluation of segmentation or depth on one data set, and "
+            f"{len(dense) or 'none'} of them {'are' if len(dense) > 1 else 'is'} asked for"
+        )
     for reference in references:
         check(reference)
     roots = data_root if isinstance(data_root, Roots) else Roots(data_root)

@@ -211,8 +211,9 @@ def test_any_set_in_that_layout_says_itself_what_its_numbers_mean(tmp_path: Path
         ('{"classes": ["sky"], "first": "1"}', r"first is \['1'\]; wanted whole numbers"),
         ('{"classes": ["sky"], "ignored": [true]}', "wanted whole numbers"),
         ('{"classes": ["sky"], "ignored": [-1]}', "the number -1"),
-        ('{"classes": ["sky"], "ignored": [0]}', "0 is the number of a class and ignored"),
-        ('{"classes": ["sky"], "palette": [[1, 2]]}', "wanted red, green and blue"),
+        ('{"classes": ["sky", "road"], "ignored": [1]}', "1 is the number of a class and ignored"),
+        ('{"classes": ["sky", "road"], "palette": [[1, 2]]}', "wanted red, green and blue"),
+        ('{"classes": ["sky"]}', "1 classes; wanted 2 to 255"),
         ('{"classes": []}', "0 classes"),
     ],
 )

@@ -36,8 +36,8 @@ class Masks:
     ignored: tuple[int, ...] = (IGNORED,)
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.classes) <= _MOST_CLASSES:
-            raise DataError(f"{len(self.classes)} classes; wanted 1 to {_MOST_CLASSES}")
+        if not 2 <= len(self.classes) <= _MOST_CLASSES:
+            raise DataError(f"{len(self.classes)} classes; wanted 2 to {_MOST_CLASSES}")
         if len(self.palette) != len(self.classes):
             raise DataError(f"{len(self.palette)} colours for {len(self.classes)} classes")
         numbers = range(self.first, self.first + len(self.classes))

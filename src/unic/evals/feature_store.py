@@ -57,9 +57,13 @@ class Place(Protocol):
         ...
 
 
-def shards_of(num_images: int, per_shard: int = IMAGES_PER_SHARD) -> list[range]:
-    """Consecutive positions; they depend on no number of processes, and so neither do batches cut out of them."""
-    return [range(start, min(start + per_shard, num_images)) for start in range(0, num_images, per_shard)]
+def shards_of(num_images: int, per_shard: int | None = None) -> list[range]:
+    """Consecutive positions; they depend on no number of processes, and so neither do batches cut out of them.
+
+    per_shard: IMAGES_PER_SHARD when not given.
+    """
+    step = per_shard or IMAGES_PER_SHARD
+    return [range(start, min(start + step, num_images)) for start in range(0, num_images, step)]
 
 
 class InMemory:
@@ -97,7 +101,7 @@ class OnDisk:
         width: int,
         *,
         dtype: torch.dtype = torch.float32,
-        per_shard: int = IMAGES_PER_SHARD,
+        per_shard: int | None = None,
     ):
         self.done: frozenset[range] = frozenset()
         self.key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

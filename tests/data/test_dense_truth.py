@@ -1,7 +1,11 @@
 """Masks and maps of depth, and the data sets that have them, on miniatures of their real layouts."""
 
+import dataclasses
 import json
+import re
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +97,31 @@ def test_a_mask_of_16_bits_is_read(tmp_path: Path):
     ]
 
 
+def grey_png(path: Path, numbers: list[list[int]], bits: int) -> Path:
+    """A grey PNG of so few bits a pixel, written byte by byte: Pillow writes 1, 8 or 16."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    lines = ["".join(f"{number:0{bits}b}" for number in row) for row in numbers]
+    width = -(-len(lines[0]) // 8)
+    rows = b"".join(b"\0" + int(line.ljust(8 * width, "0"), 2).to_bytes(width, "big") for line in lines)
+    head = struct.pack(">IIBBBBB", len(numbers[0]), len(numbers), bits, 0, 0, 0, 0)
+    content = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    return path
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_grey_mask_of_few_bits_is_read_by_its_numbers(tmp_path: Path, bits: int):
+    last = 2**bits - 1  # as white in Pillow it would be 255, which is ignored
+    rules = Masks(classes=tuple(map(str, range(16))), palette=distinct_colours(16))
+    numbers = [[0, last, 1], [last, 0, last // 2]]
+    assert read_mask(grey_png(tmp_path / "m.png", numbers, bits), rules, (3, 2)).tolist() == numbers
+
+
 def test_a_depth_is_read_in_metres(tmp_path: Path):
     path = save(tmp_path / "d.png", np.array([[0, 1500], [10000, 1]], dtype=np.uint16))
     assert read_depth(path, DEPTHS, (2, 2)).tolist() == [[0.0, 1.5], [10.0, pytest.approx(0.001)]]
@@ -129,12 +158,21 @@ def test_files_that_are_missing_damaged_or_empty_are_named(tmp_path: Path):
         read_depth(path, DEPTHS, (2, 2))
 
 
+def test_a_depth_of_another_size_than_the_sets_is_refused(tmp_path: Path):
+    path = save(tmp_path / "d.png", np.ones((240, 320), np.uint16))
+    depths = DATASETS["nyud"].truth(tmp_path)
+    assert isinstance(depths, Depths)
+    with pytest.raises(DataError, match=r"d\.png: 320 x 240 px; wanted 640 x 480"):
+        read_depth(path, depths, (320, 240))
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"classes": ()}, "0 classes"),
         ({"palette": ((0, 0, 0),)}, "1 colours for 3 classes"),
         ({"ignored": (2,)}, "2 is the number of a class and ignored"),
+        ({"first": 65534}, "65536 is the number of the last class; wanted at most 65535"),
     ],
 )
 def test_rules_that_contradict_themselves_are_refused(changes: dict, said: str):
@@ -158,6 +196,7 @@ def test_ade20k_has_150_classes_whose_numbers_begin_at_1(tmp_path: Path):
     rules = DATASETS["ade20k"].truth(tmp_path)
     assert isinstance(rules, Masks)
     assert len(set(rules.classes)) == 150
+    assert all(re.fullmatch("[a-z]+( [a-z]+)*", name) for name in rules.classes)
     assert (rules.classes[0], rules.classes[12], rules.classes[149]) == ("wall", "person", "flag")
     assert (rules.first, rules.ignored) == (1, (0, 255))
 
@@ -290,3 +329,14 @@ def test_check_finds_a_mask_with_an_unknown_number(tmp_path: Path):
     path = save(tmp_path / "annotations" / "val" / "val2.png", np.full((4, 6), 9, np.uint8))
     with pytest.raises(DataError, match=f"{path}: the number 9"):
         check_dataset("segmentation_folder", Roots(tmp_path))
+
+
+def test_check_finds_an_image_that_the_list_names_and_nobody_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    counts = {"train": 4, "test": 2}
+    monkeypatch.setitem(DATASETS._entries, "nyud", dataclasses.replace(DATASETS["nyud"], counts=counts))
+    gone = nyu(tmp_path) / "kitchen_0028b" / "rgb_00001.jpg"
+    gone.unlink()
+    with pytest.raises(DataError, match=f"1 of 4 images are not there, first {gone}"):
+        check_dataset("nyud", Roots(tmp_path), samples=0)

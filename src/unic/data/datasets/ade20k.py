@@ -24,7 +24,8 @@ barrel, basket, waterfall, tent, bag, minibike, cradle, oven, ball, food, step, 
 pot, animal, bicycle, lake, dishwasher, screen, blanket, sculpture, hood, sconce, vase, traffic light, tray,
 ashcan, fan, pier, crt screen, plate, monitor, bulletin board, shower, radiator, glass, clock, flag
 """
-CLASSES = tuple(name.strip() for name in _CLASSES.split(","))
+# Split and joined: a name may go over the end of a line.
+CLASSES = tuple(" ".join(name.split()) for name in _CLASSES.split(","))
 
 
 def read(root: Path, split: str) -> ImageList:

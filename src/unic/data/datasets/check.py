@@ -63,9 +63,7 @@ def _look(spec: DatasetSpec, root: Path, images: ImageList, split: str, samples:
     where = f"{spec.name}, {split}"
     if images.labels is None or images.classes is None or not len(images):
         raise DataError(f"{where}: {len(images)} images in {root}; wanted some, each with a class")
-    missing = [path for path in images.paths if not Path(path).is_file()]
-    if missing:
-        raise DataError(f"{where}: {len(missing)} of {len(images)} images are not there, first {missing[0]}")
+    _all_there(where, images)
     if images.labels.min() < 0 or images.labels.max() >= len(images.classes):
         raise DataError(
             f"{where}: labels from {images.labels.min()} to {images.labels.max()}; "
@@ -95,6 +93,7 @@ def _look(spec: DatasetSpec, root: Path, images: ImageList, split: str, samples:
 
 
 def _look_dense(spec: DatasetSpec, root: Path, images: ImageList, split: str, samples: int) -> Part:
+    _all_there(f"{spec.name}, {split}", images)
     truth, seen = spec.truth(root), set()
     chosen = _sample(spec, split, len(images), samples)
     assert images.maps is not None and truth is not None
@@ -115,6 +114,12 @@ def _look_dense(spec: DatasetSpec, root: Path, images: ImageList, split: str, sa
         decoded=len(chosen),
         identity=images.identity(),
     )
+
+
+def _all_there(where: str, images: ImageList) -> None:
+    missing = [path for path in images.paths if not Path(path).is_file()]
+    if missing:
+        raise DataError(f"{where}: {len(missing)} of {len(images)} images are not there, first {missing[0]}")
 
 
 def _sample(spec: DatasetSpec, split: str, num_images: int, samples: int) -> list[int]:

@@ -30,7 +30,12 @@ def read(root: Path, split: str) -> ImageList:
 def depths(root: Path) -> Depths:
     """What counts is what Eigen et al. cut out of the test images; the white border of the photographs is cut off."""
     return Depths(
-        scale=1000.0, nearest=1e-3, farthest=10.0, scored=(45, 471, 41, 601), border=(45, 472, 43, 608)
+        scale=1000.0,
+        nearest=1e-3,
+        farthest=10.0,
+        scored=(45, 471, 41, 601),
+        border=(45, 472, 43, 608),
+        size=(640, 480),
     )
 
 

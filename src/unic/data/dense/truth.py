@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from torch import Tensor
 
 from unic.data.images import BadImage, open_image
@@ -19,6 +21,10 @@ IGNORED = 255
 """What masks say, once read, where a pixel counts nowhere."""
 
 _MOST_CLASSES = IGNORED
+_MOST = 0xFFFF
+
+# Pillow spreads the few levels of such grey images over 0..255; the numbers in the file are these parts of its own.
+_SPREAD = {"L;2": 85, "L;4": 17}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +47,8 @@ class Masks:
         if len(self.palette) != len(self.classes):
             raise DataError(f"{len(self.palette)} colours for {len(self.classes)} classes")
         numbers = range(self.first, self.first + len(self.classes))
+        if numbers[-1] > _MOST:
+            raise DataError(f"{numbers[-1]} is the number of the last class; wanted at most {_MOST}")
         both = [number for number in self.ignored if number in numbers]
         if both:
             raise DataError(f"{both[0]} is the number of a class and ignored; it can be one of them")
@@ -54,6 +62,7 @@ class Depths:
     nearest, farthest: metres; what is not between them counts nowhere.
     scored: the rows and columns that test images are judged on: top, bottom, left, right, ends excluded.
     border: the rows and columns that training images are cut to first.
+    size: width and height of every image, which rows and columns are counted in; None for a set of many sizes.
     """
 
     scale: float
@@ -61,6 +70,7 @@ class Depths:
     farthest: float
     scored: tuple[int, int, int, int]
     border: tuple[int, int, int, int]
+    size: tuple[int, int] | None = None
 
 
 def distinct_colours(count: int) -> tuple[tuple[int, int, int], ...]:
@@ -79,7 +89,7 @@ def read_mask(path: str | Path, masks: Masks, size: tuple[int, int]) -> UInt8[Te
       another size, in colours instead of numbers, or with a number that is neither a class nor ignored.
     """
     numbers = _read_numbers(path, size, "a mask")
-    table = np.full(1 << 16, -1, dtype=np.int16)
+    table = np.full(_MOST + 1, -1, dtype=np.int16)
     table[list(masks.ignored)] = IGNORED
     table[masks.first : masks.first + len(masks.classes)] = np.arange(len(masks.classes))
     found = table[numbers]
@@ -97,9 +107,14 @@ def read_depth(path: str | Path, depths: Depths, size: tuple[int, int]) -> Float
     """Metres for each pixel, 0 where the depth is unknown.
 
     size: width and height of the image. Raises DataError, naming the file, for a map that is missing, damaged, of
-      another size, or knows no depth at all.
+      another size than the image or the set, or knows no depth at all.
     """
     numbers = _read_numbers(path, size, "a map of depth")
+    if depths.size not in (None, size):
+        raise DataError(
+            f"{path}: {size[0]} x {size[1]} px; wanted {depths.size[0]} x {depths.size[1]}, in which the part that is "
+            "judged is given"
+        )
     if not numbers.any():
         raise DataError(f"{path}: all depths are 0, so unknown; is it the right file?")
     return torch.from_numpy(numbers.astype(np.float32) / np.float32(depths.scale))
@@ -108,7 +123,7 @@ def read_depth(path: str | Path, depths: Depths, size: tuple[int, int]) -> Float
 def _read_numbers(path: str | Path, size: tuple[int, int], what: str) -> np.ndarray:
     """One whole number a pixel, in 0..65535; of a palette its indices."""
     try:
-        image = open_image(path)
+        image = open_image(path, _as_stored)
     except BadImage as error:
         raise DataError(f"{error} (wanted {what})") from error
     if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
@@ -121,9 +136,14 @@ def _read_numbers(path: str | Path, size: tuple[int, int], what: str) -> np.ndar
             f"the same size"
         )
     numbers = np.asarray(image).astype(np.int64)
-    if numbers.min() < 0 or numbers.max() > 0xFFFF:
-        raise DataError(f"{path}: numbers from {numbers.min()} to {numbers.max()}; wanted 0 to 65535")
+    if numbers.min() < 0 or numbers.max() > _MOST:
+        raise DataError(f"{path}: numbers from {numbers.min()} to {numbers.max()}; wanted 0 to {_MOST}")
     return numbers
+
+
+def _as_stored(image: Image.Image) -> Image.Image:
+    spread = _SPREAD.get(str(image.tile[0].args), 1) if isinstance(image, PngImageFile) else 1
+    return image.copy() if spread == 1 else image.point([level // spread for level in range(256)])
 
 
 def size_of(pixels: UInt8[Tensor, "3 H W"]) -> tuple[int, int]:

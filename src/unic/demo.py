@@ -13,6 +13,7 @@ from unic.compare import baselines, evaluate_encoders
 from unic.data.datasets.digits import write_digits
 from unic.evals import EvalOptions
 from unic.recipes import demo
+from unic.report.page import write_report
 from unic.report.plots import plot_losses
 from unic.report.tables import print_results, reported, to_markdown
 from unic.run import RunDir
@@ -20,7 +21,7 @@ from unic.train.loop import train
 
 
 def run_demo(out: Path, device: torch.device) -> bool:
-    """Distils and evaluates in `out`; prints the table. False when a signal stopped it."""
+    """Distils and evaluates in `out`; prints the table, and where the report is. False when a signal stopped it."""
     images = out / "digits"
     write_digits(images)
     recipe = demo()
@@ -38,4 +39,5 @@ def run_demo(out: Path, device: torch.device) -> bool:
     print_results(records, baselines(recipe.teachers))
     print(f"run folder: {run}   loss curves: {out / 'losses.png'}   table: {out / 'results.md'}")
     print(f"use it: python -c \"import unic; encoder = unic.load('{run}')\"")
+    print(f"report: {write_report([run, out / 'results.jsonl'], out / 'report')}")
     return True

@@ -230,7 +230,7 @@ def test_the_bar_on_a_terminal_hands_on_every_batch(encoder, images, monkeypatch
 
 
 def test_long_work_is_heard_of_now_and_then(encoder, images, monkeypatch, caplog):
-    monkeypatch.setattr("unic.evals.progress.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("unic.progress.SECONDS_BETWEEN_LINES", 0.0)
     with caplog.at_level(logging.INFO):
         cls(encoder, images, batch_size=6)
     assert "12/18 images" in caplog.text and "img/s" in caplog.text and "s left" in caplog.text

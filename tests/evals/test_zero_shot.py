@@ -502,7 +502,7 @@ def test_texts_that_cannot_be_kept_are_used(reference, tmp_path, caplog):
 
 
 def test_long_work_is_heard_of_now_and_then(reference, monkeypatch, caplog):
-    monkeypatch.setattr("unic.evals.progress.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("unic.progress.SECONDS_BETWEEN_LINES", 0.0)
     with caplog.at_level(logging.INFO):
         class_embeddings(load_text_tower(reference), WORDS, reference=reference, cache=None)
     assert "240/640 texts" in caplog.text and "s left" in caplog.text and "640 texts in" in caplog.text

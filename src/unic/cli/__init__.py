@@ -11,7 +11,9 @@ from pathlib import Path
 
 from unic.cli.encoders import export, import_, teachers
 from unic.cli.measuring import datasets, evaluate
+from unic.cli.reporting import report
 from unic.cli.runs import demo, distill, recipes
+from unic.cli.seeing import visualize
 from unic.errors import EXIT_TERMINATED, EXIT_USER, ConfigError, UnicError
 from unic.plugins import import_plugin, unknown
 from unic.version import __version__
@@ -20,6 +22,8 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo,
     "distill": distill,
     "evaluate": evaluate,
+    "report": report,
+    "visualize": visualize,
     "import": import_,
     "export": export,
     "teachers": teachers,

@@ -5,13 +5,14 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unic.cli.options import Common, parse, process_group
 from unic.errors import ConfigError, UnicError
 from unic.plugins import unknown
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 log = logging.getLogger("unic")
@@ -117,6 +118,9 @@ def _check(words: list[str]) -> int:
     from unic.check import check_teacher
 
     options = parse(_check_options(), words, "teachers check")
+    if options.data is not None:
+        return _diagnose(options)
+    options.refuse_options_of_data()
     table = _table(
         "name", "parameters", "pixels", "grid", "CLS", "patches", "|CLS|", "|patch|", "fingerprint"
     )
@@ -129,6 +133,25 @@ def _check(words: list[str]) -> int:
                 f"{found.cls_norm:.1f}", f"{found.patch_norm:.1f}", found.sha256[:12],
             )  # fmt: skip
     _print(table)
+    return 0
+
+
+def _diagnose(options: Any) -> int:
+    from unic.diagnosis.doctor import diagnose, make_folder, write_diagnosis
+    from unic.diagnosis.tables import print_diagnosis
+
+    if options.images:
+        raise ConfigError("--images and --data are two ways to give images; use one of them")
+    if options.out is not None:
+        make_folder(options.out)
+    with process_group(options.device) as device:
+        found = diagnose(
+            options.names, options.data, max_images=500 if options.max_images is None else options.max_images,
+            device=device,
+        )  # fmt: skip
+    print_diagnosis(found, _console())
+    if options.out is not None:
+        print(f"written to {write_diagnosis(found, options.out)}")
     return 0
 
 
@@ -152,6 +175,19 @@ def _check_options() -> type:
         """Teachers by name or URI."""
         images: tuple[Path, ...] = ()
         """Photographs to look at; without any, two that come with scikit-learn."""
+        data: Path | None = None
+        """Folder of your images, or a list of them: examine the teachers on these, each alone and in pairs."""
+        max_images: int | None = None
+        """With --data: look at this many, spread over the folder. None: 500."""
+        out: Path | None = None
+        """With --data: folder that gets doctor.json. None: nothing is written."""
+
+        def refuse_options_of_data(self) -> None:
+            for name in ("max_images", "out"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(
+                        f"--{name.replace('_', '-')} has no effect without --data DIR, a folder of images"
+                    )
 
     return Options
 
@@ -200,9 +236,13 @@ def _table(*columns: str) -> "Table":
 
 
 def _print(table: "Table") -> None:
+    _console().print(table)
+
+
+def _console() -> "Console":
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    return Console(width=None if sys.stdout.isatty() else 160)
 
 
 def _millions(name: str) -> float:

@@ -31,9 +31,9 @@ from unic.evals.dense.probe import DenseConfig, choices, learn_or_find
 from unic.evals.dense.schedules import cosine, one_cycle_momentum
 from unic.evals.dense.seen import Seen
 from unic.evals.dense.views import Cutting
-from unic.evals.progress import with_progress
 from unic.models.encoder import ImageEncoder
 from unic.models.weights import read_weights
+from unic.progress import with_progress
 from unic.tokens import Encoder, TokenMaps
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from unic.data.images import ImageList
 from unic.data.loader import auto_workers, evaluation_views
 from unic.errors import DataError
 from unic.evals.feature_store import InMemory, OnDisk, Place, locked, shards_of
-from unic.evals.progress import with_progress
+from unic.progress import with_progress
 from unic.tokens import Batch, Encoder, Tokens
 
 log = logging.getLogger(__name__)

@@ -37,9 +37,9 @@ from unic.evals.dense.segmentation_head import (
 )
 from unic.evals.dense.views import Cutting
 from unic.evals.dense.windows import slide
-from unic.evals.progress import with_progress
 from unic.models.encoder import ImageEncoder
 from unic.models.weights import read_weights
+from unic.progress import with_progress
 from unic.run import write_json
 from unic.tokens import Encoder, TokenMaps
 

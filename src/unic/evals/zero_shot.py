@@ -24,9 +24,9 @@ from torch import Tensor
 from unic.errors import ConfigError, WeightsError
 from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
 from unic.evals.kept import keep, kept
-from unic.evals.progress import with_progress
 from unic.evals.prompts import class_names, templates
 from unic.plugins import unknown
+from unic.progress import with_progress
 from unic.teachers import parse_reference, short_name
 from unic.teachers.text import TextTower, has_texts, load_text_tower
 from unic.tokens import Encoder

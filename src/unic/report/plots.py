@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from unic.errors import DataError
+from unic.report.curves import LOGARITHMIC_FROM, Record, Series
+from unic.report.curves import series as _series
+from unic.report.curves import teacher_and_token as _teacher_and_token
 from unic.run import write_atomically
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; black is for what belongs to no teacher.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 STYLES = {"cls": "-", "patches": "--"}
-# An unstandardised start can be a hundred times the loss of the end; on a linear axis it would hide the rest.
-LOGARITHMIC_FROM = 30.0
-
-Record = Mapping[str, Any]
-Series = tuple[list[int], list[float]]
 
 
 def plot_losses(metrics: Sequence[Record], path: Path) -> None:
-    """Writes a PNG: the losses over the steps above, the share of images that keep each teacher below.
+    """Writes a PNG or an SVG: the losses over the steps above, the share of images that keep each teacher below.
 
     metrics: records with "step" and any of "loss", "val/loss", "loss/<teacher>/<token>", "kept/<teacher>" (a
       share in [0, 1]). Values that are missing or not finite leave a gap or are passed over.
@@ -51,28 +49,9 @@ def plot_losses(metrics: Sequence[Record], path: Path) -> None:
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=13, frameon=False)
     axes[-1].set_xlabel("step", fontsize=15)
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
-    write_atomically(path, png.getvalue())
-
-
-def _series(metrics: Sequence[Record]) -> dict[str, Series]:
-    """Steps and values of every key that has a finite value; NaN in between, which breaks the line."""
-    series: dict[str, Series] = {}
-    for record in metrics:
-        step = record.get("step")
-        for name, value in record.items():
-            if step is not None and name != "step" and isinstance(value, int | float):
-                steps, values = series.setdefault(name, ([], []))
-                steps.append(step)
-                values.append(float(value) if math.isfinite(value) else math.nan)
-    return {name: s for name, s in series.items() if not all(map(math.isnan, s[1]))}
-
-
-def _teacher_and_token(name: str) -> tuple[str, str] | None:
-    """("dino", "cls") for "loss/dino/cls"; a teacher's name may hold slashes too."""
-    teacher, _, token = name.removeprefix("loss/").rpartition("/")
-    return (teacher, token) if name.startswith("loss/") and teacher else None
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix.removeprefix("."))
+    write_atomically(path, content.getvalue())
 
 
 def _draw_losses(ax: Any, losses: Mapping[str, Series], colours: Mapping[str, str]) -> None:

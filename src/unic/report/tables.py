@@ -27,6 +27,8 @@ class Column(NamedTuple):
     protocol: str
     unit: str
     higher_is_better: bool
+    data_hash: str = ""
+    """Of the images; two data sets of one name, such as the folders behind image_folder, are two columns."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,18 @@ class Cell:
     spread: float | None = None
 
     def text(self) -> str:
+        return self.number() if self.difference is None else f"{self.number()} ({self.change()})"
+
+    def number(self) -> str:
+        """The value alone, with its spread."""
         if self.value is None:
             return "–"  # noqa: RUF001 (a dash: nothing was measured)
-        text = f"{self.value:.{self.decimals}f}"
-        if self.spread is not None:
-            text += f" ± {self.spread:.{self.decimals}f}"
-        return text if self.difference is None else f"{text} ({self.difference:+.{self.decimals}f})"
+        spread = "" if self.spread is None else f" ± {self.spread:.{self.decimals}f}"
+        return f"{self.value:.{self.decimals}f}{spread}"
+
+    def change(self) -> str:
+        """The difference alone; empty without one."""
+        return "" if self.difference is None else f"{self.difference:+.{self.decimals}f}"
 
 
 def results_table(results: Sequence[Record], baselines: Sequence[str] = ()) -> Table:
@@ -56,11 +64,11 @@ def results_table(results: Sequence[Record], baselines: Sequence[str] = ()) -> T
 
     baselines: names of models, such as the teachers; the others show their difference to the best of these.
     """
-    columns, rows = _grid(results, baselines)
-    table = Table(caption=_caption(columns, rows, baselines) or None, caption_justify="left")
+    columns, rows = grid(results, baselines)
+    table = Table(caption=caption(columns, rows, baselines) or None, caption_justify="left")
     table.add_column("model", no_wrap=True)
     for column in columns:
-        table.add_column("\n".join(map(escape, _header(column, columns))), justify="right", no_wrap=True)
+        table.add_column("\n".join(map(escape, header(column, columns))), justify="right", no_wrap=True)
     for model, cells in rows.items():
         end_section = model == _last_baseline(rows, baselines)
         table.add_row(escape(model), *map(_marked, cells), end_section=end_section)
@@ -69,14 +77,14 @@ def results_table(results: Sequence[Record], baselines: Sequence[str] = ()) -> T
 
 def turned_table(results: Sequence[Record], baselines: Sequence[str] = ()) -> Table:
     """The same with a row for each thing measured and a column for each model: for many data sets."""
-    columns, rows = _grid(results, baselines)
-    table = Table(caption=_caption(columns, rows, baselines) or None, caption_justify="left")
+    columns, rows = grid(results, baselines)
+    table = Table(caption=caption(columns, rows, baselines) or None, caption_justify="left")
     table.add_column("", overflow="fold")
     for model in rows:
         table.add_column(escape(model), justify="right", overflow="fold")
     for number, column in enumerate(columns):
         of_models = (_marked(cells[number]) for cells in rows.values())
-        table.add_row(escape("  ".join(_header(column, columns))), *of_models)
+        table.add_row(escape("  ".join(header(column, columns))), *of_models)
     return table
 
 
@@ -94,17 +102,17 @@ def _marked(cell: Cell) -> str:
 
 def to_markdown(results: Sequence[Record], baselines: Sequence[str] = ()) -> str:
     """The same table for a README or an issue."""
-    columns, rows = _grid(results, baselines)
+    columns, rows = grid(results, baselines)
     lines = [
-        ["model", *("<br>".join(_header(column, columns)) for column in columns)],
+        ["model", *("<br>".join(header(column, columns)) for column in columns)],
         [":--", *("--:" for _ in columns)],
     ]
     for model, cells in rows.items():
         texts = [f"**{cell.text()}**" if cell.is_best else cell.text() for cell in cells]
         lines.append([model.replace("|", "\\|"), *texts])
-    caption = _caption(columns, rows, baselines)
+    note = caption(columns, rows, baselines)
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return table + (f"\n\n{caption}" if caption else "") + "\n"
+    return table + (f"\n\n{note}" if note else "") + "\n"
 
 
 def reported(results: Sequence[Record]) -> list[Record]:
@@ -118,17 +126,14 @@ def reported(results: Sequence[Record]) -> list[Record]:
 def _source(record: Record) -> tuple:
     """Of one run of one evaluation, as the names of its column have it."""
     column = _column(record)
-    return (record["model"], column.dataset, column.evaluation, column.protocol)
+    return (record["model"], column.dataset, column.evaluation, column.protocol, column.data_hash)
 
 
-def _grid(results: Sequence[Record], baselines: Sequence[str]) -> tuple[list[Column], dict[str, list[Cell]]]:
+def grid(results: Sequence[Record], baselines: Sequence[str]) -> tuple[list[Column], dict[str, list[Cell]]]:
     """Columns as they first occur, baselines first. Of a number measured twice the later one counts."""
     spreads, numbers = _apart(results)
-    values: dict[tuple[str, Column], float] = {}
-    for record in numbers:
-        value = float(record["value"])
-        if math.isfinite(value):
-            values[record["model"], _column(record)] = value
+    measured = {(record["model"], _column(record)): float(record["value"]) for record in numbers}
+    values = {place: value for place, value in measured.items() if math.isfinite(value)}
     models = dict.fromkeys(record["model"] for record in results)
     models = [*(m for m in models if m in baselines), *(m for m in models if m not in baselines)]
     columns = list(dict.fromkeys(_column(record) for record in numbers))
@@ -144,7 +149,8 @@ def _grid(results: Sequence[Record], baselines: Sequence[str]) -> tuple[list[Col
             if value is not None and goal is not None and model not in baselines:
                 difference = value - goal
             is_best = value is not None and value == best
-            spread = spreads.get((model, column.dataset, column.evaluation, column.protocol, column.metric))
+            source = (model, column.dataset, column.evaluation, column.protocol, column.data_hash)
+            spread = spreads.get((*source, column.metric))
             rows[model].append(Cell(value, is_best, difference, 1 if column.unit == "%" else 3, spread))
     return columns, rows
 
@@ -170,18 +176,23 @@ def _column(record: Record) -> Column:
         record.get("protocol", ""),
         record.get("unit", "%"),
         record.get("higher_is_better", True),
+        record.get("data_hash") or "",
     )
 
 
-def _header(column: Column, columns: Sequence[Column]) -> list[str]:
-    """Lines of a header; the protocol is named where it alone tells two columns apart."""
+def header(column: Column, columns: Sequence[Column]) -> list[str]:
+    """Lines of a header; the protocol, and the hash of the data, are named where they tell two columns apart."""
     alike = [other for other in columns if other[:3] == column[:3]]
     arrow = "" if column.higher_is_better else " ↓"
     lines = [column.dataset, f"{column.evaluation} {column.metric}".strip(), f"{column.unit}{arrow}"]
-    return lines + ([column.protocol] if len(alike) > 1 else [])
+    if len({other.protocol for other in alike}) > 1:
+        lines.append(column.protocol)
+    if len({other.data_hash for other in alike}) > 1:
+        lines.append(f"data {column.data_hash[:8] or 'unknown'}")
+    return lines
 
 
-def _caption(columns: Sequence[Column], rows: Mapping[str, list[Cell]], baselines: Sequence[str]) -> str:
+def caption(columns: Sequence[Column], rows: Mapping[str, list[Cell]], baselines: Sequence[str]) -> str:
     parts = []
     if any(cell.difference is not None for cells in rows.values() for cell in cells):
         there = [model for model in rows if model in baselines]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from unic.errors import DataError, WeightsError
 from unic.evals.kept import keep, kept
-from unic.evals.progress import with_progress
+from unic.progress import with_progress
 from unic.run import remove_folder
 from unic.tokens import TokenMaps
 

@@ -21,7 +21,7 @@ from unic.errors import ConfigError, DataError
 from unic.evals.dense.seen import Seen
 from unic.evals.dense.views import Cutting
 from unic.evals.feature_store import OnDisk, locked, shards_of
-from unic.evals.progress import with_progress
+from unic.progress import with_progress
 from unic.tokens import TokenMaps
 
 log = logging.getLogger(__name__)

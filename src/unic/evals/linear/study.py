@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from unic.evals.progress import with_progress
+from unic.progress import with_progress
 from unic.run import write_atomically
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,117 @@
+"""visualize: from encoders and pictures to pictures of what encoders see."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from unic.cli.options import Common, parse, process_group
+from unic.errors import ConfigError
+
+if TYPE_CHECKING:
+    from unic.visualize.looking import Shown
+
+
+def visualize(words: list[str]) -> int:
+    """Draw what encoders see: unic visualize ENCODER... --images FILE_OR_FOLDER... --kinds pca similarity attention"""
+    from unic import parallel
+    from unic.visualize import Choices
+    from unic.visualize import visualize as draw
+    from unic.visualize.photographs import photographs
+    from unic.visualize.similarity import read_patch
+
+    options = parse(_options(), words, "visualize")
+    if not options.encoders:
+        raise ConfigError(
+            "no encoder to look through; name a teacher, a URI, a run folder, or RUN@TEACHER for a head"
+        )
+    choices = Choices(
+        kinds=options.kinds, basis=options.basis, foreground=options.foreground, patch=read_patch(options.patch),
+        image_size=options.image_size, heads=options.heads,
+    )  # fmt: skip
+    named = _named(options.encoders)
+    with process_group(options.device) as device:
+        if not parallel.is_main():
+            return 0
+        pictures = photographs(options.images, options.max_images)
+        for path in draw(
+            _shown(named), pictures, choices, options.out or _place(options.encoders), device=device
+        ):
+            print(path)
+    return 0
+
+
+def _named(references: Sequence[str]) -> dict[str, tuple[str, str | None, str]]:
+    """By reference: what is loaded, the head if one is asked for, and the name of the column.
+
+    Finds names that do not exist before anything is loaded.
+    """
+    from unic.checkpoints import check
+    from unic.compare import labels
+
+    parts = {reference: _take_head(reference) for reference in references}
+    for base, _ in parts.values():
+        check(base)
+    names = labels([base for base, _ in parts.values()])
+    files = {base: Path(base).expanduser() for base in names}
+    names |= {
+        base: f"{file.absolute().parent.name}/{file.name}" for base, file in files.items() if file.is_file()
+    }
+    return {
+        reference: (base, head, names[base] if head is None else f"{names[base]}@{head}")
+        for reference, (base, head) in parts.items()
+    }
+
+
+def _take_head(reference: str) -> tuple[str, str | None]:
+    """RUN@TEACHER in two, where there is a run (or a student's file) of that name."""
+    base, at, head = reference.rpartition("@")
+    if at and not Path(reference).expanduser().exists() and Path(base).expanduser().exists():
+        return base, head
+    return reference, None
+
+
+def _shown(named: dict[str, tuple[str, str | None, str]]) -> "Iterator[Shown]":
+    from unic.checkpoints import load
+    from unic.teachers import short_name
+    from unic.visualize.looking import Shown
+
+    for base, head, name in named.values():
+        is_student = Path(base).expanduser().exists()
+        yield Shown(load(base, head), name, head if is_student else short_name(base))
+
+
+def _place(references: Sequence[str]) -> Path:
+    """Where a report looks for the pictures of a run; else a folder of their own."""
+    runs = [Path(_take_head(reference)[0]).expanduser() for reference in references]
+    run = next((run for run in runs if (run / "config.json").is_file()), Path())
+    return run / "pictures"
+
+
+def _options() -> type:
+    import tyro
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options(Common):
+        encoders: tyro.conf.Positional[tuple[str, ...]]
+        """Teachers by name, URIs (timm:..., file:...), run folders; RUN@TEACHER for a student's head."""
+        images: tuple[Path, ...] = ()
+        """Image files, and folders of images; two photographs of scikit-learn when none is named."""
+        max_images: int = 4
+        """At most so many, at equal distances; a row each."""
+        kinds: tuple[Literal["pca", "similarity", "attention"], ...] = ()
+        """What to draw; everything that the encoders have when none is named."""
+        basis: Literal["own", "shared"] = "own"
+        """of pca. own: components of each encoder; shared: rotated to the first encoder's, so that colours compare."""
+        foreground: bool = False
+        """pca of what the first component sets apart from the background."""
+        patch: str = "0.5,0.5"
+        """X,Y of similarity, as shares of the width and height of the square that is shown."""
+        heads: bool = False
+        """attention of each head, too."""
+        image_size: int | None = None
+        """Side of the square in pixels; each encoder's own, or what gives at least 32 x 32 patches, when left out."""
+        out: Path | None = None
+        """Folder for the pictures; RUN/pictures of the first run named, or else ./pictures, when left out."""
+
+    return Options

@@ -95,7 +95,8 @@ def test_the_commands_and_the_python_of_the_readme_run(capsys: pytest.CaptureFix
     assert verbs == [
         "distill small_images", "evaluate runs/mine", "teachers list", "teachers fetch", "teachers check",
         "distill unic_vitb16", "import unic.pth", "export runs/mine", "datasets list", "datasets check",
-        "evaluate runs/mine", "evaluate runs/mine", "evaluate runs/mine",
+        "evaluate runs/mine", "evaluate runs/mine", "evaluate runs/mine", "report runs/mine", "visualize runs/mine",
+        "teachers check",
     ], "the README changed; see that every command in it is still run here"  # fmt: skip
     for words in commands():
         assert main(words) == 0, words

@@ -119,7 +119,8 @@ def demo() -> Recipe:
         # Small batches: on few images the number of steps counts (docs/LOG.md).
         optim=OptimConfig(batch_size=16, epochs=20.0, warmup_epochs=2.0, lr=1e-2),
         speed=SpeedConfig(precision="bf16"),  # half the time on processors with bf16 instructions
-        log=LogConfig(every=100),
+        # A look at fidelity takes as long as a fifth of these short epochs.
+        log=LogConfig(every=100, fidelity_every=5.0),
     )
 
 

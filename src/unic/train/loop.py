@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from unic.errors import DataError, NonFiniteError
 from unic.models.student import ENCODER_FILE, write_encoder
 from unic.run import TEMPORARY, open_run
 from unic.tokens import Batch
+from unic.train.alarms import Alarms
 from unic.train.checkpoint import TrainState, refuse_imported, save_checkpoint
+from unic.train.fidelity import Fidelity
 from unic.train.metrics import readable, validation_sums
 from unic.train.optim import cosine, learning_rate
 from unic.train.progress import Progress
@@ -61,7 +64,8 @@ def train(recipe: Recipe, folder: Path, device: torch.device) -> bool:
         )
         job, state = parallel.together(lambda: prepare(recipe, run, device))
         resume(job, state)
-        parallel.on_main(lambda: run.cut_after("metrics.jsonl", state.step))
+        for file in ("metrics.jsonl", "alarms.jsonl"):
+            parallel.on_main(partial(run.cut_after, file, state.step))
         bad = BadImages(folder / f"bad_images.{parallel.rank()}.jsonl")
         unknown = without_statistics(state.start, job.teacher_names)
         if state.step == 0 and unknown and recipe.statistics.kind == "ema":
@@ -92,7 +96,8 @@ def _run_steps(job: Job, state: TrainState, bad: BadImages, stopped: Callable[[]
     cfg, limit = job.recipe, job.recipe.data.max_bad * len(job.sources)
     student = parallel_student(job, state.student)
     last_save, num_skipped = time.monotonic(), 0
-    with _Log(job, state.step) as report:
+    fidelity = Fidelity(job)
+    with _Log(job, state.step, state.student.encoder.dim) as report:
         for micro_batches in _batches(job, bad, state.step, job.num_steps):
             flags = torch.tensor(
                 [stopped(), _checkpoint_due(job, state, last_save), len(bad) > limit]
@@ -125,6 +130,10 @@ def _run_steps(job: Job, state: TrainState, bad: BadImages, stopped: Callable[[]
                 state.window.zero_()
             if _validation_due(job, state):
                 record |= _validate(job, state)
+            if fidelity.due(state.step):
+                measured = fidelity.measure(state)
+                report.alarms(state.step, measured)
+                record |= measured
             report.step(state.step, record)
             if stop or save or state.step == job.num_steps:
                 _save(job, state, must=stop or state.step == job.num_steps)
@@ -135,13 +144,15 @@ def _run_steps(job: Job, state: TrainState, bad: BadImages, stopped: Callable[[]
 
 
 class _Log:
-    """metrics.jsonl, TensorBoard and the progress a person sees; nothing on any process but the main one."""
+    """metrics.jsonl, alarms.jsonl, TensorBoard and the progress a person sees; nothing but on the main process."""
 
-    def __init__(self, job: Job, step: int):
+    def __init__(self, job: Job, step: int, width: int):
         self._job = job
         self._progress = Progress(step, job.num_steps, job.recipe.optim.batch_size)
         self._writer: SummaryWriter | None = None
+        self._alarms: Alarms | None = None
         if parallel.is_main():
+            self._alarms = Alarms(job, width)
             self._writer = SummaryWriter(str(job.run.folder / "tensorboard"), purge_step=step + 1)
 
     def __enter__(self) -> "_Log":
@@ -153,6 +164,11 @@ class _Log:
         if self._writer:
             self._progress.stop()
             self._writer.close()
+
+    def alarms(self, step: int, measured: dict[str, float]) -> None:
+        """measured: what `Fidelity.measure` gave at this step."""
+        if self._alarms:
+            self._alarms.check(step, measured)
 
     def step(self, step: int, record: dict[str, float]) -> None:
         if self._writer is None:

@@ -42,6 +42,9 @@ class Progress:
         if record:
             left = _duration((self._num_steps - step) / max(steps_per_second, 1e-9))
             text = "  ".join(f"{name} {record[name]:.4f}" for name in ("loss", "val/loss") if name in record)
+            explained = [value for name, value in record.items() if name.endswith("/explained")]
+            if explained:
+                text += f"  explained {100 * sum(explained) / len(explained):.1f} %"
             text += f"  {steps_per_second * self._batch_size:.0f} img/s  {left} left"
             if self._bar:
                 self._bar.update(self._task, text=text)

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from material import Colours, photographs, same_vector
 
-from tests.diagnosis.material import Colours, photographs, same_vector
 from unic.cli import main
 from unic.teachers import SCHEMES, Scheme
 

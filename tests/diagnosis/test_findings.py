@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 import torch
+from test_rows import draw, seen
 
-from tests.diagnosis.test_rows import draw, seen
 from unic.diagnosis.findings import Facts, Finding, find
 from unic.diagnosis.normalisation import CONVENTIONS, Published, Trial
 from unic.diagnosis.rows import Pair, Row

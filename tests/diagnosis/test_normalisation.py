@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from material import Colours, photographs
 from torch import nn
 
-from tests.diagnosis.material import Colours, photographs
 from unic.diagnosis.normalisation import (
     CONVENTIONS,
     Normalisation,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from material import photographs
 
-from tests.diagnosis.material import photographs
 from unic.data.images import read_image
 from unic.data.views import evaluation_view
 from unic.diagnosis.pictures import read_pictures, spread

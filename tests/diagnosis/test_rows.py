@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from material import Colours, photographs
 
-from tests.diagnosis.material import Colours, photographs
 from unic.diagnosis.pictures import Pictures, read_pictures
 from unic.diagnosis.rows import pairs_of, rows_of
 from unic.diagnosis.seen import Seen, look

@@ -28,6 +28,7 @@ def demo(words: list[str]) -> int:
 
 def distill(words: list[str]) -> int:
     """Carry out a recipe: unic distill RECIPE --data.root DIR --out RUN; or repeat one: unic distill RUN/config.json"""
+    from unic.fast.allocator import keep_freed_memory
     from unic.train.loop import train
 
     name, recipe, words = _take_recipe(words)
@@ -37,6 +38,8 @@ def distill(words: list[str]) -> int:
         return 0
     out = options.out or Path("runs") / name
     with process_group(options.device) as device:
+        if device.type == "cpu" and options.recipe.speed.kernels == "fast":
+            keep_freed_memory()
         if not train(_with_absolute_roots(options.recipe), out, device):
             log.warning("stopped; the same command goes on from here")
             return EXIT_TERMINATED

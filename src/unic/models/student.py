@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,8 @@ class Student(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.ladder = ladder
+        self.project: Callable[[Sequence[Tokens]], dict[str, Tokens]] = ladder.forward
+        """What the ladder says of the blocks' outputs; a faster form may take its place."""
         encoder.model.norm.requires_grad_(False)
         self.drop_paths = [module for module in encoder.modules() if isinstance(module, KeyedDropPath)]
 
@@ -96,7 +98,7 @@ class Student(nn.Module):
         """draws: uniform in [0, 1), one a residual branch (`num_draws`); None: no branch is skipped."""
         for number, drop_path in enumerate(self.drop_paths):
             drop_path.draws = None if draws is None else draws[:, number]
-        return self.ladder(self.encoder.block_outputs(images))
+        return self.project(self.encoder.block_outputs(images))
 
     @property
     def num_draws(self) -> int:

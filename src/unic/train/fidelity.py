@@ -171,7 +171,7 @@ def student_tokens(student: Student, images: Pixels) -> tuple[Tokens, dict[str, 
     """What the released encoder says, and the ladder's outputs, from one pass of a student in eval mode."""
     blocks = student.encoder.block_outputs(images)
     norm = student.encoder.model.norm
-    return Tokens(norm(blocks[-1].cls), norm(blocks[-1].patches)), student.ladder(blocks)
+    return Tokens(norm(blocks[-1].cls), norm(blocks[-1].patches)), student.project(blocks)
 
 
 def comparison(output: Float[Tensor, "M E"], target: Float[Tensor, "M E"]) -> Float64[Tensor, " S"]:

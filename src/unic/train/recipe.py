@@ -19,8 +19,11 @@ class SpeedConfig:
     """How fast, never what: these may change between the parts of a run (bf16 within its rounding)."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
+    kernels: Literal["fast", "plain"] = "fast"
+    """plain: every part as its definition stands; fast: the same to rounding, in less time."""
     micro_batch: int | None = None
-    """Most images a process handles at once; gradients of the rest are accumulated. None: its share of the batch."""
+    """Most images a process handles at once; gradients of the rest are accumulated. None: its share of the batch; with
+    fast kernels on a CPU, as many of these as its caches hold."""
     workers: int | None = None
     """Processes that read images. None: chosen from the number of cores."""
 

@@ -14,6 +14,7 @@ from unic.data.loader import auto_workers
 from unic.data.order import Sources, read_sources
 from unic.distill.standardize import Standardizer
 from unic.errors import ConfigError
+from unic.fast.hasten import hasten, images_at_once
 from unic.models.student import build_student
 from unic.run import RunDir, remove_leftovers
 from unic.teachers import licence, short_name
@@ -66,6 +67,14 @@ def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, Tra
     optimizer = build_optimizer(student.named_parameters(), recipe.optim)
     window = torch.zeros(num_sums(len(widths)), device=device)
     state = TrainState(student, standardizers, optimizer, window)
+    identity = {
+        "teachers": teachers.fingerprints(),
+        "licences": {short_name(reference): licence(reference) for reference in recipe.teachers},
+        "data": sources.identity(),
+        "num_images": len(sources),
+    }
+    if recipe.speed.kernels == "fast":  # after the fingerprints: it rounds the teachers' weights
+        hasten(student, teachers, device, torch.bfloat16 if recipe.speed.precision == "bf16" else None)
     if found is not None:
         state.start = begin_with(found, student, standardizers)
         _check_statistics(recipe, without_statistics(state.start, list(widths)))
@@ -76,16 +85,13 @@ def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, Tra
         sources=sources,
         validation=validation,
         teachers=teachers,
-        identity={
-            "teachers": teachers.fingerprints(),
-            "licences": {short_name(reference): licence(reference) for reference in recipe.teachers},
-            "data": sources.identity(),
-            "num_images": len(sources),
-        },
+        identity=identity,
         steps_per_epoch=steps_per_epoch,
         num_steps=recipe.optim.num_steps(steps_per_epoch),
         workers=auto_workers() if recipe.speed.workers is None else recipe.speed.workers,
-        micro_batch=micro_batch(recipe),
+        micro_batch=micro_batch(
+            recipe, images_at_once(student, device) if recipe.speed.kernels == "fast" else None
+        ),
     )
     log.info(
         "%d images, %d steps of %d (%.1f epochs); student %.1f M parameters, ladder %.1f M; teachers %s",
@@ -105,10 +111,10 @@ def epoch_steps(recipe: Recipe, num_images: int) -> int:
     return num_images // batch_size
 
 
-def micro_batch(recipe: Recipe) -> int:
-    """Most images this process handles at once."""
+def micro_batch(recipe: Recipe, best: int | None = None) -> int:
+    """Most images this process handles at once. best: where the recipe does not say; None: all of its share."""
     share = -(-recipe.optim.batch_size // parallel.world_size())
-    return min(recipe.speed.micro_batch or share, share)
+    return min(recipe.speed.micro_batch or best or share, share)
 
 
 def resume(job: Job, state: TrainState) -> None:

@@ -71,7 +71,7 @@ def compared(run, state_of, metrics, config, tmp_path):
 def assert_equal(largest: dict[str, float]) -> None:
     assert largest["model"] <= TOLERANCE
     assert largest["statistics"] <= TOLERANCE
-    assert largest["metrics"] <= 1e-5  # the norm of a gradient is that of differences of large terms
+    assert largest["metrics"] <= 3e-5  # the norm of a gradient is that of differences of large terms
 
 
 def test_two_processes_train_and_validate_like_one(twenty, compared):

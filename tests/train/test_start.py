@@ -88,8 +88,8 @@ def test_the_first_outputs_and_statistics_are_those_of_the_start(first, imported
         state = begin(start, seed=7)  # fresh weights would be others
         outputs = state.student(images)
         for name, tokens in expected.items():
-            assert torch.equal(outputs[name].cls, tokens.cls)
-            assert torch.equal(outputs[name].patches, tokens.patches)
+            torch.testing.assert_close(outputs[name].cls, tokens.cls, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(outputs[name].patches, tokens.patches, rtol=1e-5, atol=1e-6)
         assert buffers(state).keys() == statistics.keys()
         assert all(torch.equal(buffers(state)[key], statistics[key]) for key in statistics)
         assert state.step == 0 and not state.optimizer.state

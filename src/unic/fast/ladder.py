@@ -59,15 +59,18 @@ class _SumOfMlps(torch.autograd.Function):
                 output = torch.addmm(output, F.gelu(before[-1]), second.T)
         ctx.save_for_backward(*inputs, *before, *rounded[0::4], *rounded[2::4])
         ctx.parameter_type = parameters[0].dtype
+        ctx.set_materialize_grads(False)
         return output.unflatten(0, inputs[0].shape[:2])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Float[Tensor, "B N E"]) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, *gradients: Float[Tensor, "B N E"] | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         num_blocks = len(ctx.saved_tensors) // 4
         inputs, before, firsts, seconds = (
             ctx.saved_tensors[part * num_blocks : (part + 1) * num_blocks] for part in range(4)
         )
         (gradient,) = gradients
+        if gradient is None:  # this token type has no loss
+            return (None,) * (1 + 5 * num_blocks)
         images, num_tokens = gradient.shape[:2]
         kept = _kept(gradient)
         of_output = _rows(gradient.to(inputs[0].dtype), kept)

@@ -17,7 +17,7 @@ RANKS = {
     "models": 1, "distill": 1,
     "teachers": 2, "data": 2, "fast": 2,
     "train": 3, "evals": 3, "checkpoints": 3, "report": 3, "visualize": 3, "diagnosis": 3,
-    "recipes": 4, "compare": 4, "check": 4, "demo": 5, "cli": 6, "__init__": 6,
+    "recipes": 4, "compare": 4, "check": 4, "bench": 4, "demo": 5, "cli": 6, "__init__": 6,
 }  # fmt: skip
 FORBIDDEN_CALLS = {
     "eval",

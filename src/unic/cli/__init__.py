@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from unic.cli.benching import bench
 from unic.cli.encoders import export, import_, teachers
 from unic.cli.measuring import datasets, evaluate
 from unic.cli.reporting import report
@@ -29,6 +30,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "teachers": teachers,
     "datasets": datasets,
     "recipes": recipes,
+    "bench": bench,
 }
 
 

@@ -1,0 +1,209 @@
+"""One training step, taken apart: the calls of train/update.py with a clock between them, on made-up images."""
+
+import itertools
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unic.bench.machine import peak_memory
+from unic.bench.stand_in import without_download
+from unic.data.augment import augment
+from unic.distill.standardize import Standardizer
+from unic.distill.step import Step, distill_step
+from unic.fast.hasten import hasten, images_at_once
+from unic.models.student import build_student
+from unic.teachers.live import LiveTeachers, check_names
+from unic.tokens import Batch, Tokens
+from unic.train.checkpoint import TrainState
+from unic.train.metrics import num_sums, pack, step_sums
+from unic.train.optim import build_optimizer, learning_rate
+from unic.train.recipe import Recipe
+from unic.train.setup import micro_batch
+from unic.train.update import apply_update, mean_gradients, total
+
+PARTS = ("augmentation", "teachers", "student_forward", "ladder_and_loss", "backward", "optimizer")
+
+# Long enough that the learning rate stays that of the first steps, where random weights cannot run away.
+_STEPS_PER_EPOCH = 5_000
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A step by part, in seconds.
+
+    loss: mean over images and teachers, none of them dropped.
+    """
+
+    seconds: dict[str, float]
+    total: float
+    loss: float
+    gradient_norm: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What stays the same from step to step, and the peak so far.
+
+    metrics_bytes, gradient_bytes: what a process shares with the others in a step.
+    """
+
+    teachers: dict[str, str]
+    micro_batch: int
+    metrics_bytes: int
+    gradient_bytes: int
+    peak_memory_bytes: int
+
+
+class TrainingStep:
+    """The step of a recipe: batch size, kernels and precision are the recipe's, as in `unic.train.setup.prepare`."""
+
+    def __init__(self, recipe: Recipe, device: torch.device):
+        check_names(recipe.teachers)
+        self.recipe, self.device = recipe, device
+        loaded = {reference: without_download(reference) for reference in recipe.teachers}
+        encoders = [encoder for encoder, _ in loaded.values()]
+        widths = {encoder.name: encoder.widths for encoder in encoders}
+        student = build_student(recipe.student, recipe.ladder, widths, seed=recipe.seed).to(device)
+        self._teachers = LiveTeachers(encoders, student.encoder.grid).to(device)
+        standardizers = {name: Standardizer(w, recipe.statistics).to(device) for name, w in widths.items()}
+        optimizer = build_optimizer(student.named_parameters(), recipe.optim)
+        self.state = TrainState(
+            student, standardizers, optimizer, torch.zeros(num_sums(len(widths)), device=device)
+        )
+        best = None
+        if recipe.speed.kernels == "fast":
+            hasten(student, self._teachers, device, self._autocast)
+            best = images_at_once(student, device)
+        self._micro_batch = micro_batch(recipe, best)
+        self._batches = made_up_batches(recipe, self._micro_batch, device)
+        self._weights = {reference: weights for reference, (_, weights) in loaded.items()}
+        self._metrics_bytes = 0
+        self._clock = _Clock(device)
+        self._project, student.project = student.project, self._timed_project
+
+    def step(self) -> Timed:
+        """One step; the weights move."""
+        self._clock = clock = _Clock(self.device)
+        steps: list[Step] = []
+        for batch in self._batches:
+            batch = augment(batch, self.recipe.seed, self.recipe.data.views, self.device)
+            clock.mark("augmentation")
+            with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
+                step = distill_step(
+                    self._timed_student,
+                    self._teachers,
+                    self.state.standardizers,
+                    batch,
+                    self.recipe.loss,
+                    seed=self.recipe.seed,
+                    num_drop_paths=self.state.student.num_draws,
+                )
+            clock.mark("ladder_and_loss")
+            step.loss_sum.backward()
+            clock.mark("backward")
+            steps.append(step)
+        sums = torch.stack([step_sums(step) for step in steps]).sum(0)
+        moments = total([step.moments for step in steps])
+        vector = pack([sums], moments)
+        norm = mean_gradients(self.state, sums, self.recipe.optim.max_grad_norm)
+        lr = learning_rate(self.state.step, self.recipe.optim, _STEPS_PER_EPOCH)
+        apply_update(self.state, moments, lr=lr, rate=self.recipe.statistics.rate_start)
+        self.state.optimizer.zero_grad()
+        clock.mark("optimizer")
+        seconds = clock.seconds()
+        self.state.step += 1
+        self._metrics_bytes = vector.numel() * vector.element_size()
+        losses = torch.cat([step.losses.total_TB for step in steps], dim=1)
+        return Timed(seconds, sum(seconds.values()), losses.mean().item(), norm.item())
+
+    def count_host_syncs(self) -> int | None:
+        """How often the host waits for the device in a step; None where there is nothing to wait for."""
+        if self.device.type != "cuda":
+            return None
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as found:
+                warnings.simplefilter("always")
+                self.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        # Reading the clock, the loss and the norm at the end is ours, not the step's.
+        return max(0, sum("synchronizing" in str(warning.message) for warning in found) - _OWN_SYNCS)
+
+    def facts(self) -> Facts:
+        trained = [p for p in self.state.student.parameters() if p.requires_grad]
+        return Facts(
+            teachers=self._weights,
+            micro_batch=self._micro_batch,
+            metrics_bytes=self._metrics_bytes,
+            gradient_bytes=sum(p.numel() * p.element_size() for p in trained),
+            peak_memory_bytes=peak_memory(self.device),
+        )
+
+    def close(self) -> None:
+        """For settings that have something to end."""
+
+    @property
+    def _autocast(self) -> torch.dtype | None:
+        return torch.bfloat16 if self.recipe.speed.precision == "bf16" else None
+
+    def _timed_student(self, images: Tensor, draws: Tensor) -> dict[str, Tokens]:
+        self._clock.mark("teachers")
+        return self.state.student(images, draws)
+
+    def _timed_project(self, blocks: Sequence[Tokens]) -> dict[str, Tokens]:
+        self._clock.mark("student_forward")
+        return self._project(blocks)
+
+
+def made_up_batches(recipe: Recipe, size: int, device: torch.device) -> list[Batch]:
+    """The micro-batches of a step, the same for every setting."""
+    generator = torch.Generator().manual_seed(recipe.seed)
+    count, side = recipe.optim.batch_size, recipe.data.views.image_size
+    images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator).to(device)
+    index = torch.arange(count, device=device)
+    view = torch.zeros_like(index)
+    number = -(-count // size)
+    parts = [tensor.tensor_split(number) for tensor in (images, index, view)]
+    return [Batch(*part) for part in zip(*parts, strict=True)]
+
+
+# `.item()` of the loss and of the norm.
+_OWN_SYNCS = 2
+
+
+class _Clock:
+    """Seconds between marks. On an accelerator its own clock is read, once at the end: nothing waits in between."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._parts: list[str] = []
+        self._times: list[Any] = [self._now()]
+
+    def mark(self, part: str) -> None:
+        """What was done since the last mark was this part."""
+        self._parts.append(part)
+        self._times.append(self._now())
+
+    def seconds(self) -> dict[str, float]:
+        found = {part: 0.0 for part in PARTS}
+        if self._device.type == "cpu":
+            lengths = [now - before for before, now in itertools.pairwise(self._times)]
+        else:
+            torch.accelerator.synchronize(self._device)
+            lengths = [before.elapsed_time(now) / 1000 for before, now in itertools.pairwise(self._times)]
+        for part, length in zip(self._parts, lengths, strict=True):
+            found[part] += length
+        return found
+
+    def _now(self) -> Any:
+        if self._device.type == "cpu":
+            return time.perf_counter()
+        event = torch.Event(self._device, enable_timing=True)
+        event.record()
+        return event

@@ -24,6 +24,7 @@ def unic_vitb16() -> Recipe:
     return Recipe(
         teachers=("dino_vitb16", "ibot_vitb16", "deit3_vitb16", "dbotft_vitb16"),
         statistics=StatisticsConfig(warmup_batches=0, std_floor=0.0),  # as published
+        data=DataConfig(views=ViewConfig(pixels="fast")),
     )
 
 
@@ -43,6 +44,7 @@ def unic_vitl14() -> Recipe:
         student=StudentConfig(model="vit_large_patch14_224"),
         ladder=LadderConfig(hidden=1024, last_hidden=4096),  # D and 4 D, as in ViT-B
         statistics=StatisticsConfig(warmup_batches=0, std_floor=0.0),  # as published
+        data=DataConfig(views=ViewConfig(pixels="fast")),
         speed=SpeedConfig(precision="bf16", micro_batch=128),  # 58 GB
     )
 
@@ -66,7 +68,7 @@ def unic_vitl14_336() -> Recipe:
         student=replace(first.student, image_size=336),
         # Warm-up batches are for teachers without statistics in the start: at this rate they would not find any.
         statistics=StatisticsConfig(rate_start=0.001, std_floor=0.0),
-        data=DataConfig(views=ViewConfig(image_size=336)),
+        data=DataConfig(views=ViewConfig(image_size=336, pixels="fast")),
         optim=OptimConfig(epochs=20.0, warmup_epochs=1.0, lr=1e-4),
         speed=SpeedConfig(precision="bf16", micro_batch=64),  # 63 GB
     )

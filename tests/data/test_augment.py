@@ -5,14 +5,13 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from unic.data.augment import (
+from unic.data.augment import augment, photometric_parameters
+from unic.data.recolour import (
     adjust_brightness,
     adjust_contrast,
     adjust_hue,
     adjust_saturation,
-    augment,
     blur,
-    photometric_parameters,
     recolour,
     solarize,
 )

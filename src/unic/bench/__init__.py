@@ -102,15 +102,18 @@ def measure(
             stack.callback(found.close)
             return found
 
-        settings = [Setting("plain", "fp32")] if choices.fp32 else []
-        settings += [Setting("plain", "bf16"), Setting("fast", "bf16")]
-        running = {setting: begin(setting) for setting in settings}
-        first = {setting: measured.step() for setting, measured in running.items()}
-        parity = {"bf16": _parity(first[Setting("plain", "bf16")], first[Setting("fast", "bf16")], "bf16")}
-        if choices.fp32:
-            other = begin(Setting("fast", "fp32"))
-            parity["fp32"] = _parity(first[Setting("plain", "fp32")], other.step(), "fp32")
-            other.close()
+        running: dict[Setting, Measured] = {}
+        first: dict[Setting, Timed] = {}
+        parity: dict[str, dict[str, Any]] = {}
+        for precision in ("fp32", "bf16") if choices.fp32 else ("bf16",):
+            plain, fast = Setting("plain", precision), Setting("fast", precision)
+            for setting in (plain, fast):
+                running[setting] = begin(setting)
+                first[setting] = running[setting].step()
+            parity[precision] = _parity(first[plain], first[fast], precision)
+            if precision == "fp32":  # makes room: it was here to be compared only
+                running.pop(fast).close()
+        settings = list(running)
         rounds = [
             {setting: running[setting].step() for setting in _turned(settings, number)}
             for number in range(choices.steps)

@@ -1,7 +1,7 @@
 """From image files to batches: which images make up a step, in which order, what replaces unreadable ones.
 
 Everything is a function of (seed, step): the number of workers, ranks and restarts changes nothing.
-Letters: B images of a batch.
+Letters: B images of a batch, S side of a view in pixels.
 """
 
 import json
@@ -15,13 +15,15 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from jaxtyping import UInt8
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unic import keyed
 from unic.data.images import BadImage, ImageList, read_image
 from unic.data.order import Sources, epoch_order
-from unic.data.views import ViewConfig, cut, evaluation_view, geometric_draws, training_view
+from unic.data.views import ViewConfig, cut, evaluation_view, geometric_draws
+from unic.data.views_fast import read_view
 from unic.errors import ConfigError, DataError
 from unic.run import read_lines, write_atomically
 from unic.tokens import Batch
@@ -235,27 +237,29 @@ class _Steps(Dataset[_Work]):
         index, view = torch.from_numpy(indices), torch.from_numpy(views)
         draws = geometric_draws(self._seed, view, index).tolist()
         for i, asked in enumerate(indices.tolist()):
-            image, got = self._readable(asked, int(view[i]), bad)
-            if got == asked:
-                images[i] = cut(image, draws[i], self._cfg.views)
-            else:
-                index[i] = got
-                images[i] = training_view(image, self._seed, int(view[i]), got, self._cfg.views)
+            images[i], index[i] = self._readable(asked, int(view[i]), draws[i], bad)
         return Batch(images, index, view)
 
-    def _readable(self, index: int, view: int, bad: list[BadImage]) -> tuple[Image.Image, int]:
-        """The image of `index`, or the first readable one of those drawn in its place."""
+    def _readable(
+        self, index: int, view: int, draws: list[float], bad: list[BadImage]
+    ) -> tuple[UInt8[Tensor, "3 S S"], int]:
+        """The view of image `index`, or of the first readable one of those drawn in its place; which it is."""
         candidate = index
         for attempt in range(_MAX_REPLACEMENTS):
             try:
-                return read_image(_path(self._paths, candidate)), candidate
+                return self._view(_path(self._paths, candidate), draws), candidate
             except BadImage as error:
                 bad.append(error)
             draw = keyed.generator(self._seed, "replacement", view, index, attempt)
             candidate = int(draw.integers(len(self._paths)))
+            draws = geometric_draws(self._seed, torch.tensor([view]), torch.tensor([candidate]))[0].tolist()
         raise DataError(
             f"{_MAX_REPLACEMENTS} images in a row cannot be read, the last: {bad[-1]}; are these the files?"
         )
+
+    def _view(self, path: str, draws: list[float]) -> UInt8[Tensor, "3 S S"]:
+        cfg = self._cfg.views
+        return cut(read_image(path), draws, cfg) if cfg.pixels == "plain" else read_view(path, draws, cfg)
 
 
 class _Positions(Dataset[_Work]):

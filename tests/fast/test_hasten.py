@@ -1,15 +1,19 @@
 """What else makes a step fast, held to what it replaces; and whole runs, fast against plain."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
+from timm.layers.mlp import Mlp, SwiGLU
+from torch import nn
 
 from unic.fast.attention import unfuse_attention
 from unic.fast.hasten import images_at_once
-from unic.fast.teachers import round_weights
+from unic.fast.teachers import pack_weights, round_weights
 from unic.models.ladder import LadderConfig
 from unic.models.student import StudentConfig, build_student
 from unic.recipes import debug
@@ -41,8 +45,67 @@ def test_weights_rounded_once_say_what_autocast_says(name: str):
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16, torch.float32}  # norms keep theirs
 
 
+has_packed_products = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="oneDNN has no products in bf16 on this processor",
+)
+
+
+@has_packed_products
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_packed_product_keeps_its_bits(bias: bool):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(48, 40, bias=bias)).requires_grad_(False)
+    round_weights(model, torch.bfloat16)
+    strided = torch.randn(3, 48, 9).mT
+    inputs = [torch.randn(2, 5, 7, 48), torch.randn(3, 48), torch.randn(48), strided]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        wanted = [model(x) for x in inputs]
+        assert pack_weights(model) == 1
+        assert all(torch.equal(model(x), y) for x, y in zip(inputs[:-1], wanted[:-1], strict=True))
+        assert torch.allclose(model(strided), wanted[-1], atol=2**-6)
+
+
+@has_packed_products
 @pytest.mark.parametrize(
-    ("model", "size", "wanted"), [("vit_base_patch16_224", 224, 8), ("vit_tiny_patch16_224", 64, 383)]
+    ("name", "options", "num_gelus"),
+    [
+        ("test_vit", {}, 6),
+        ("test_vit", {"act_layer": "quick_gelu"}, 0),
+        ("test_vit", {"act_layer": "gelu_tanh"}, 0),
+        ("test_vit", {"mlp_layer": SwiGLU}, 0),
+        ("test_convnext", {}, 0),
+    ],
+)
+def test_packed_weights_say_the_same(name: str, options: dict[str, Any], num_gelus: int):
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=0, **options).eval().requires_grad_(False)
+    exact = copy.deepcopy(model).double()
+    x = torch.rand(2, 3, 160, 160)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        round_weights(model, torch.bfloat16)
+        rounded = model.forward_features(x)
+        assert pack_weights(model) == sum(type(module) is nn.Linear for module in model.modules())
+        packed = model.forward_features(x)
+    mlps = [module for module in model.modules() if isinstance(module, Mlp)]
+    assert sum(isinstance(mlp.act, nn.Identity) for mlp in mlps) == num_gelus
+    wanted = exact.forward_features(x.double())
+    if num_gelus == 0:
+        assert torch.equal(packed, rounded)
+    else:  # one rounding less
+        assert torch.cosine_similarity(packed, rounded, dim=-1).min() > 0.9999
+        assert (packed - wanted).norm() < 1.05 * (rounded - wanted).norm()
+
+
+@has_packed_products
+def test_a_layer_that_is_only_asked_for_its_weight_is_left_alone():
+    model = nn.MultiheadAttention(16, 2).requires_grad_(False)
+    round_weights(model, torch.bfloat16)
+    assert pack_weights(model) == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "wanted"), [("vit_base_patch16_224", 224, 16), ("vit_tiny_patch16_224", 64, 735)]
 )
 def test_a_micro_batch_on_a_cpu_is_as_large_as_its_caches(model: str, size: int, wanted: int):
     with torch.device("meta"):

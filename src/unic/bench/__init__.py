@@ -24,6 +24,9 @@ from unic.run import environment
 from unic.train.estimate import IMAGENET_1K, UTILISATION, Estimate, estimate
 from unic.train.recipe import Recipe
 
+# Rounds after the first steps that are not timed: so long do a process's blocks of memory take to find their places.
+_WARM_UP = 2
+
 # Largest relative difference between the losses of plain and fast: rounding, and nothing else.
 TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}
 
@@ -35,7 +38,7 @@ class Choices:
     batch: int = 32
     """Images a step."""
     steps: int = 5
-    """Timed steps of each setting; the first one of each, which is not timed, is compared."""
+    """Timed steps of each setting, after three that are not; the first of those is compared."""
     image_size: int | None = None
     """Pixels a side of views and student; None: the recipe's."""
     fp32: bool = False
@@ -116,8 +119,8 @@ def measure(
         settings = list(running)
         rounds = [
             {setting: running[setting].step() for setting in _turned(settings, number)}
-            for number in range(choices.steps)
-        ]
+            for number in range(_WARM_UP + choices.steps)
+        ][_WARM_UP:]
         rows = {}
         for setting, measured in running.items():
             timed = [found[setting] for found in rounds]

@@ -7,11 +7,11 @@ from torch import nn
 
 from unic.fast.attention import unfuse_attention
 from unic.fast.ladder import fast_ladder
-from unic.fast.teachers import round_weights
+from unic.fast.teachers import pack_weights, round_weights
 from unic.models.student import Student
 
 # Tokens of this many features in all: what one layer hands to the next then stays in the caches of a processor.
-_CACHED_FEATURES = 1_250_000
+_CACHED_FEATURES = 2_400_000
 
 
 def hasten(student: Student, teachers: nn.Module, device: torch.device, autocast: torch.dtype | None) -> None:
@@ -23,6 +23,7 @@ def hasten(student: Student, teachers: nn.Module, device: torch.device, autocast
     if autocast is not None:
         round_weights(teachers, autocast)
     if device.type == "cpu":
+        pack_weights(teachers)
         unfuse_attention(student.encoder)
         unfuse_attention(teachers)
 

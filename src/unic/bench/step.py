@@ -16,6 +16,7 @@ from unic.data.augment import augment
 from unic.distill.standardize import Standardizer
 from unic.distill.step import Step, distill_step
 from unic.fast.hasten import hasten, images_at_once
+from unic.fast.losses import TOKEN_LOSSES
 from unic.models.student import build_student
 from unic.teachers.live import LiveTeachers, check_names
 from unic.tokens import Batch, Tokens
@@ -102,6 +103,7 @@ class TrainingStep:
                     self.recipe.loss,
                     seed=self.recipe.seed,
                     num_drop_paths=self.state.student.num_draws,
+                    token_loss=TOKEN_LOSSES[self.recipe.speed.kernels],
                 )
             clock.mark("ladder_and_loss")
             step.loss_sum.backward()

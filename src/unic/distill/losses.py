@@ -3,7 +3,7 @@
 Letters: B images, N patches, E width of a teacher, T teachers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -53,18 +53,6 @@ class TokenLosses:
         return TokenLosses(self.cls_TB.detach(), self.patches_TB.detach(), self.total_TB.detach())
 
 
-def teacher_losses(
-    outputs: Mapping[str, Tokens], targets: Mapping[str, Tokens], cfg: LossConfig
-) -> TokenLosses:
-    """Losses (T, B), teachers in the order of `targets`; patches averaged over the grid, then with the CLS token."""
-    cls_TB = torch.stack([token_loss(outputs[name].cls, target.cls, cfg) for name, target in targets.items()])
-    patches_TB = torch.stack(
-        [token_loss(outputs[name].patches, target.patches, cfg).mean(-1) for name, target in targets.items()]
-    )
-    compared = [part for part, used in ((cls_TB, cfg.cls), (patches_TB, cfg.patches)) if used]
-    return TokenLosses(cls_TB, patches_TB, torch.stack(compared).mean(0))
-
-
 def token_loss(
     output: Float[Tensor, "*B E"], target: Float[Tensor, "*B E"], cfg: LossConfig
 ) -> Float[Tensor, "*B"]:
@@ -73,3 +61,25 @@ def token_loss(
     cosine = 1 - F.cosine_similarity(output, target, dim=-1)
     smooth_l1 = F.smooth_l1_loss(output, target, beta=1.0, reduction="none").mean(-1)
     return cfg.cosine * cosine + cfg.smooth_l1 * smooth_l1
+
+
+TokenLoss = Callable[[Tensor, Tensor, LossConfig], Tensor]
+"""A function like `token_loss`."""
+
+
+def teacher_losses(
+    outputs: Mapping[str, Tokens],
+    targets: Mapping[str, Tokens],
+    cfg: LossConfig,
+    token_loss: TokenLoss = token_loss,
+) -> TokenLosses:
+    """Losses (T, B), teachers in the order of `targets`; patches averaged over the grid, then with the CLS token.
+
+    token_loss: a faster form of it may take its place.
+    """
+    cls_TB = torch.stack([token_loss(outputs[name].cls, target.cls, cfg) for name, target in targets.items()])
+    patches_TB = torch.stack(
+        [token_loss(outputs[name].patches, target.patches, cfg).mean(-1) for name, target in targets.items()]
+    )
+    compared = [part for part, used in ((cls_TB, cfg.cls), (patches_TB, cfg.patches)) if used]
+    return TokenLosses(cls_TB, patches_TB, torch.stack(compared).mean(0))

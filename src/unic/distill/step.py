@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unic.distill.dropping import keep_teachers
-from unic.distill.losses import LossConfig, TokenLosses, teacher_losses
+from unic.distill.losses import LossConfig, TokenLoss, TokenLosses, teacher_losses, token_loss
 from unic.distill.standardize import Moments, Standardizer
 from unic.keyed import uniforms
 from unic.tokens import Batch, TargetSource, Tokens
@@ -40,6 +40,7 @@ def distill_step(
     *,
     seed: int,
     num_drop_paths: int,
+    token_loss: TokenLoss = token_loss,
 ) -> Step:
     """Sources: UNIC, Sec. 3.2 (ladder), 3.3 (standardisation, losses), 3.4 (teacher dropping)."""
     with torch.no_grad():
@@ -47,7 +48,7 @@ def distill_step(
         targets = {name: standardizers[name](tokens) for name, tokens in features.items()}
         moments = {name: standardizers[name].moments(tokens) for name, tokens in features.items()}
     outputs = student(batch.images, uniforms(seed, "drop path", batch.view, batch.index, num_drop_paths))
-    losses = teacher_losses(outputs, targets, cfg)
+    losses = teacher_losses(outputs, targets, cfg, token_loss)
     draws_BT = uniforms(seed, "teacher dropping", batch.view, batch.index, len(features))
     kept_TB = keep_teachers(losses.total_TB.detach(), cfg.drop_prob, draws_BT.T)
     return Step((losses.total_TB * kept_TB).sum(), kept_TB, losses.detach(), moments)

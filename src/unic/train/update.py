@@ -17,6 +17,7 @@ from unic import parallel
 from unic.data.augment import augment
 from unic.distill.standardize import Moments
 from unic.distill.step import Step, distill_step
+from unic.fast.losses import TOKEN_LOSSES
 from unic.tokens import Batch
 from unic.train.checkpoint import TrainState
 from unic.train.metrics import num_kept, pack, readable, step_sums, unpack
@@ -48,6 +49,7 @@ def forward_backward(
                     job.recipe.loss,
                     seed=job.recipe.seed,
                     num_drop_paths=state.student.num_draws,
+                    token_loss=TOKEN_LOSSES[job.recipe.speed.kernels],
                 )
             step.loss_sum.backward()
         steps.append(step)

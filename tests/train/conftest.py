@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from unic import recipes
 from unic.config import to_dict
+from unic.train import loop
 from unic.train.loop import train
 from unic.train.recipe import Recipe
 
@@ -72,6 +73,26 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def bad_gradient(monkeypatch):
+    """Lets one entry of one gradient be NaN at certain steps, whatever the loss."""
+
+    def at(steps: tuple[int, ...]) -> None:
+        def prepare(*arguments):
+            job, state = real(*arguments)
+
+            def spoil(gradient: torch.Tensor) -> torch.Tensor:
+                return gradient * torch.nan if state.step in steps else gradient
+
+            state.student.encoder.model.blocks[0].attn.qkv.bias.register_hook(spoil)
+            return job, state
+
+        real = loop.prepare
+        monkeypatch.setattr(loop, "prepare", prepare)
+
+    return at
 
 
 @pytest.fixture

@@ -52,26 +52,6 @@ def poison(monkeypatch):
     return at
 
 
-@pytest.fixture
-def bad_gradient(monkeypatch):
-    """Lets one entry of one gradient be NaN at certain steps, whatever the loss."""
-
-    def at(steps: tuple[int, ...]) -> None:
-        def prepare(*arguments):
-            job, state = real(*arguments)
-
-            def spoil(gradient: torch.Tensor) -> torch.Tensor:
-                return gradient * torch.nan if state.step in steps else gradient
-
-            state.student.encoder.model.blocks[0].attn.qkv.bias.register_hook(spoil)
-            return job, state
-
-        real = loop.prepare
-        monkeypatch.setattr(loop, "prepare", prepare)
-
-    return at
-
-
 def assert_step_changed_nothing(state_of, run: Path, step: int) -> None:
     before, after = state_of(run, step), state_of(run, step + 1)
     assert before.keys() == after.keys()

@@ -25,7 +25,7 @@ from unic.train.metrics import num_sums, pack, step_sums
 from unic.train.optim import build_optimizer, learning_rate
 from unic.train.recipe import Recipe
 from unic.train.setup import micro_batch
-from unic.train.update import apply_update, mean_gradients, total
+from unic.train.update import all_finite, apply_update, mean_gradients, total
 
 PARTS = ("augmentation", "teachers", "student_forward", "ladder_and_loss", "backward", "optimizer")
 
@@ -114,7 +114,9 @@ class TrainingStep:
         vector = pack([sums], moments)
         norm = mean_gradients(self.state, sums, self.recipe.optim.max_grad_norm)
         lr = learning_rate(self.state.step, self.recipe.optim, _STEPS_PER_EPOCH)
-        apply_update(self.state, moments, lr=lr, rate=self.recipe.statistics.rate_start)
+        rate = self.recipe.statistics.rate_start
+        finite = all_finite(sums, norm, moments)
+        apply_update(self.state, moments, lr=lr, rate=rate, finite=finite)
         self.state.optimizer.zero_grad()
         clock.mark("optimizer")
         seconds = clock.seconds()

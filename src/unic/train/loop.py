@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from unic import parallel
@@ -26,12 +25,14 @@ from unic.train.checkpoint import TrainState, refuse_imported, save_checkpoint
 from unic.train.fidelity import Fidelity
 from unic.train.metrics import readable, validation_sums
 from unic.train.optim import cosine, learning_rate
+from unic.train.outcome import Outcome, Outcomes
 from unic.train.progress import Progress
 from unic.train.recipe import FREE_TO_CHANGE, Recipe
 from unic.train.setup import Job, prepare, resume
 from unic.train.signals import stop_requested
 from unic.train.start import without_statistics
 from unic.train.update import (
+    all_finite,
     apply_update,
     autocast,
     forward_backward,
@@ -96,29 +97,33 @@ def _run_steps(job: Job, state: TrainState, bad: BadImages, stopped: Callable[[]
     cfg, limit = job.recipe, job.recipe.data.max_bad * len(job.sources)
     student = parallel_student(job, state.student)
     last_save, num_skipped = time.monotonic(), 0
-    fidelity = Fidelity(job)
+    fidelity, outcomes = Fidelity(job), Outcomes(job.device)
     with _Log(job, state.step, state.student.encoder.dim) as report:
         for micro_batches in _batches(job, bad, state.step, job.num_steps):
             flags = torch.tensor(
                 [stopped(), _checkpoint_due(job, state, last_save), len(bad) > limit]
             ).float()
             sums, moments, flags = forward_backward(job, state, student, micro_batches, flags)
-            stop, save, too_many_bad = (flags > 0).tolist()
-            if too_many_bad:
-                _save(job, state, must=False)
-                raise bad.error(len(job.sources), cfg.data.max_bad)
             grad_norm = mean_gradients(state, sums, cfg.optim.max_grad_norm)
             lr = learning_rate(state.step, cfg.optim, job.steps_per_epoch)
             rate = cosine(state.step, job.num_steps, cfg.statistics.rate_start, cfg.statistics.rate_end)
-            if _all_finite(sums, grad_norm, *(m.sums for m in moments.values())):
-                apply_update(state, moments, lr=lr, rate=rate)
-                state.window += sums
-                num_skipped = 0
-            else:
-                num_skipped += 1
-                _skip(job, state, what_is_not_finite(job, sums, grad_norm), num_skipped)
+            finite = all_finite(sums, grad_norm, moments)
+            apply_update(state, moments, lr=lr, rate=rate, finite=finite)
+            state.window += sums.where(finite, 0)
+            outcomes.send(state.step, finite, grad_norm, flags, sums)
             state.optimizer.zero_grad()
             state.step += 1
+
+            stop = save = False
+            for outcome in outcomes.arrived(all_of_them=state.step == job.num_steps):
+                num_skipped = 0 if outcome.finite else num_skipped + 1
+                if num_skipped:
+                    _skip(job, outcome, num_skipped)
+                asked_to_stop, asked_to_save, too_many_bad = (flag > 0 for flag in outcome.flags)
+                stop, save = stop or asked_to_stop, save or asked_to_save
+                if too_many_bad:
+                    _save(job, state, must=False)
+                    raise bad.error(len(job.sources), cfg.data.max_bad)
 
             record = {}
             if state.step % cfg.log.every == 0 or state.step == job.num_steps:
@@ -246,13 +251,9 @@ def _validation_due(job: Job, state: TrainState) -> bool:
     return state.step % every == 0 or state.step == job.num_steps
 
 
-def _all_finite(*tensors: Tensor) -> bool:
-    """The one place in a step where the host waits for the device: nothing may move before this is known."""
-    return bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all())
-
-
-def _skip(job: Job, state: TrainState, bad: list[str], num_skipped: int) -> None:
-    what = f"step {state.step}: not finite: {', '.join(bad)}"
+def _skip(job: Job, outcome: Outcome, num_skipped: int) -> None:
+    bad = what_is_not_finite(outcome.sums, outcome.grad_norm, job.teacher_names)
+    what = f"step {outcome.step}: not finite: {', '.join(bad)}"
     if num_skipped < MAX_SKIPPED:
         log.warning("%s; the step is skipped", what)
         return

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -53,7 +53,7 @@ def forward_backward(
                 )
             step.loss_sum.backward()
         steps.append(step)
-    parts = [flags.to(job.device), torch.stack([step_sums(step) for step in steps]).sum(0)]
+    parts = [flags.to(job.device, non_blocking=True), torch.stack([step_sums(step) for step in steps]).sum(0)]
     moments = total([step.moments for step in steps])
     (flags, sums), moments = unpack(parallel.all_reduce_(pack(parts, moments)), parts, moments)
     return sums, moments, flags
@@ -70,12 +70,24 @@ def mean_gradients(state: TrainState, sums: Float[Tensor, " S"], max_norm: float
     return norm
 
 
-def apply_update(state: TrainState, moments: dict[str, Moments], *, lr: float, rate: float) -> None:
+def all_finite(sums: Tensor, grad_norm: Tensor, moments: dict[str, Moments]) -> Bool[Tensor, ""]:
+    """Whether all that a step found is finite, as the device knows it: the host does not wait for the answer."""
+    tensors = [sums, grad_norm, *(part.sums for part in moments.values())]
+    return torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all()
+
+
+def apply_update(
+    state: TrainState, moments: dict[str, Moments], *, lr: float, rate: float, finite: Bool[Tensor, ""]
+) -> None:
+    """Moves weights and statistics; where the step was not finite, both stay as they are to the last bit."""
     for group in state.optimizer.param_groups:
         group["lr"] = lr
+    # What a gradient scaler tells a fused optimiser: to leave its step out, which it does on the device.
+    state.optimizer.found_inf = (~finite).float()  # pyright: ignore[reportAttributeAccessIssue]
     state.optimizer.step()
     for name, standardizer in state.standardizers.items():
-        standardizer.update(moments[name], rate)
+        known = Moments(moments[name].counts, moments[name].sums.where(finite, 0))
+        standardizer.update(known, finite.double() * rate)
 
 
 @torch.no_grad()
@@ -95,12 +107,12 @@ def measure_statistics(
         state.standardizers[name].update(moments[name], rate)
 
 
-def what_is_not_finite(job: Job, sums: Float[Tensor, " S"], grad_norm: Float[Tensor, ""]) -> list[str]:
+def what_is_not_finite(sums: Float[Tensor, " S"], grad_norm: float, teachers: Sequence[str]) -> list[str]:
     """Names the losses that are infinite or undefined; else the gradient; else the statistics."""
-    values = readable(sums, job.teacher_names)
+    values = readable(sums, teachers)
     bad = [name for name, value in values.items() if name.startswith("loss/") and not math.isfinite(value)]
     if not bad:
-        bad = ["statistics" if math.isfinite(grad_norm.item()) else "gradient"]
+        bad = ["statistics" if math.isfinite(grad_norm) else "gradient"]
     return bad
 
 

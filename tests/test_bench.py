@@ -225,6 +225,15 @@ def test_a_mistake_is_explained(words: list[str], said: str, capsys):
     assert code == 2 and said in message and "Traceback" not in message
 
 
+def test_the_command_fails_where_plain_and_fast_disagree(found, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "bench.json"
+    for ratio, code in ((None, 1), (1.5, 0)):
+        monkeypatch.setattr("unic.bench.measure", lambda *_, **__: {**found, "ratio": ratio})  # noqa: B023
+        assert main(["bench", "--recipe", "debug", "--device", "cpu", "--out", str(out)]) == code
+        assert json.loads(out.read_text())["ratio"] == ratio
+    capsys.readouterr()
+
+
 @pytest.mark.slow
 def test_the_command_measures_in_processes_of_their_own(photos: Path, tmp_path: Path, capsys):
     out = tmp_path / "bench.json"

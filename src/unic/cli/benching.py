@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def bench(words: list[str]) -> int:
-    """Measure a training step here, plain and fast: unic bench --recipe RECIPE --batch 32 --out FILE.json"""
+    """Measure a training step here, plain and fast: unic bench --recipe RECIPE --batch 32 --out FILE.json
+
+    Exit code 1 when plain and fast disagree.
+    """
     from rich.console import Console
 
     from unic import parallel
@@ -33,7 +36,7 @@ def bench(words: list[str]) -> int:
     print_measured(found, Console())
     if options.out:
         write_json(options.out, found)
-    return 0
+    return int(found["ratio"] is None)
 
 
 def _recipe(name: str) -> "Recipe":

@@ -24,6 +24,7 @@ from unic.data.images import BadImage, ImageList, read_image
 from unic.data.order import Sources, epoch_order
 from unic.data.views import ViewConfig, cut, evaluation_view, geometric_draws
 from unic.data.views_fast import read_view
+from unic.data.worker import leave_signals_to_main
 from unic.errors import ConfigError, DataError
 from unic.run import read_lines, write_atomically
 from unic.tokens import Batch
@@ -300,7 +301,7 @@ def _loader(
         prefetch_factor=prefetch if workers else None,
         pin_memory=pin_memory,
         collate_fn=_as_it_is,
-        worker_init_fn=_leave_signals_to_main,
+        worker_init_fn=leave_signals_to_main,
         generator=torch.Generator(),  # torch would draw a number for its workers from the global one
     )
 
@@ -340,12 +341,6 @@ def _explained(loader: DataLoader[_Work]) -> Iterator[_Work]:
 
 def _as_it_is(work: T) -> T:
     return work
-
-
-def _leave_signals_to_main(_: int) -> None:
-    # Ctrl-C and `timeout` signal a whole process group; the main one decides, and needs data until it stops.
-    # Not by ignoring SIGTERM: multiprocessing ends its processes with it, and would wait for ever.
-    os.setpgrp()
 
 
 def _packed(paths: Sequence[str]) -> np.ndarray:

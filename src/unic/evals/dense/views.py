@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from unic import keyed
 from unic.data.images import ImageList
+from unic.data.worker import end_with_main
 from unic.errors import DataError
 
 Key = tuple[int, int]
@@ -72,6 +73,7 @@ class Cutting:
             num_workers=workers,
             prefetch_factor=2 if workers else None,
             collate_fn=_as_it_is,
+            worker_init_fn=end_with_main,
             generator=torch.Generator(),  # torch would draw a number for its workers from the global one
         )
         for found in loader:

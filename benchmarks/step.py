@@ -72,9 +72,8 @@ def main(options: Options) -> None:
         choices = Choices(batch=batch, steps=options.steps, threads=options.threads)
         record[name] = measure(recipe, choices, device=device)
         print_measured(record[name], Console())
-        add(
-            record, options.out
-        )  # what was measured is kept when a later setting is too large for the machine
+        # What was measured is kept when a later setting is too large for the machine.
+        add(record, options.out)
     add(record, options.out)
 
 

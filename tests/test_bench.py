@@ -112,7 +112,7 @@ def test_the_step_that_is_timed_is_the_step_of_a_run(
     )
     timed = TrainingStep(recipe, CPU).step()
     job, state = prepare(recipe, RunDir(tmp_path), CPU)
-    batches = made_up_batches(recipe, 2, CPU)
+    batches = made_up_batches(recipe, 2)
     assert [len(batch.images) for batch in batches] == [2, 2]
     sums, _, _ = forward_backward(job, state, state.student, batches, torch.zeros(1))
     losses = [value for name, value in readable(sums, job.teacher_names).items() if name.startswith("loss/")]

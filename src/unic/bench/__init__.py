@@ -42,7 +42,7 @@ class Choices:
     image_size: int | None = None
     """Pixels a side of views and student; None: the recipe's."""
     fp32: bool = False
-    """Also plain fp32: slow, and two more students in memory."""
+    """Also plain fp32: slow, and one more student in memory."""
     threads: int | None = None
     """Threads of the processor; None: torch's choice."""
     data_root: tuple[str, ...] = ()

@@ -81,7 +81,7 @@ class TrainingStep:
             hasten(student, self._teachers, device, self._autocast)
             best = images_at_once(student, device)
         self._micro_batch = micro_batch(recipe, best)
-        self._batches = made_up_batches(recipe, self._micro_batch, device)
+        self._batches = made_up_batches(recipe, self._micro_batch)
         self._weights = {reference: weights for reference, (_, weights) in loaded.items()}
         self._metrics_bytes = 0
         self._clock = _Clock(device)
@@ -165,12 +165,12 @@ class TrainingStep:
         return self._project(blocks)
 
 
-def made_up_batches(recipe: Recipe, size: int, device: torch.device) -> list[Batch]:
-    """The micro-batches of a step, the same for every setting."""
+def made_up_batches(recipe: Recipe, size: int) -> list[Batch]:
+    """The micro-batches of a step as a loader gives them, on the CPU; the same for every setting."""
     generator = torch.Generator().manual_seed(recipe.seed)
     count, side = recipe.optim.batch_size, recipe.data.views.image_size
-    images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator).to(device)
-    index = torch.arange(count, device=device)
+    images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
+    index = torch.arange(count)
     view = torch.zeros_like(index)
     number = -(-count // size)
     parts = [tensor.tensor_split(number) for tensor in (images, index, view)]

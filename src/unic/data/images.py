@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +24,6 @@ from unic.errors import DataError
 from unic.run import write_atomically
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
@@ -95,7 +93,7 @@ def read_image(path: str | Path) -> Image.Image:
     The EXIF orientation is ignored, as in the protocols of the paper. 16-bit grey keeps its upper 8 bits.
     Raises BadImage, and nothing else, for a file that is missing, damaged, cut short, too large or no image.
     """
-    return read_with(path, to_rgb)
+    return open_image(path, to_rgb)
 
 
 def read_pixels(path: str | Path) -> UInt8[Tensor, "3 H W"]:
@@ -107,16 +105,11 @@ def open_image(
     path: str | Path, convert: Callable[[Image.Image], Image.Image] = Image.Image.copy
 ) -> Image.Image:
     """Decodes a file, in the mode it is stored in unless `convert` makes another of it. Raises as `read_image`."""
-    return read_with(path, convert)
-
-
-def read_with(path: str | Path, decode: Callable[[Image.Image], T]) -> T:
-    """What `decode` makes of a file that is open and identified. Raises as `read_image`."""
     try:
         with Path(path).open("rb") as file, Image.open(file, formats=FORMATS) as image:
             if not 0 < image.width * image.height <= MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} px; wanted 1 to {MAX_PIXELS} pixels")
-            return decode(image)
+            return convert(image)
     except UnidentifiedImageError as error:
         raise BadImage(str(path), f"not an image (wanted {', '.join(FORMATS)})") from error
     except FileNotFoundError as error:

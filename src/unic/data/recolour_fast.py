@@ -1,6 +1,6 @@
 """`recolour` for processors: one image at a time, in place, so that its pixels never leave the cache.
 
-Letters: H W pixels, h pixels of the border. Every operation is that of recolour.py in other words: a processor has
+Letters: H W pixels. Every operation is that of recolour.py in other words: a processor has
 no vector form of `where`, `remainder` and float -> uint8, which were most of the time.
 """
 

@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from unic.data.images import read_with, to_rgb
+from unic.data.images import open_image, to_rgb
 from unic.data.views import ViewConfig, crop_box
 
 # A decoder of JPEG can shrink by these on its own: it leaves out the high frequencies.
@@ -29,7 +29,7 @@ _SHRINKS = (8, 4, 2)
 def read_view(path: str | Path, draws: Sequence[float], cfg: ViewConfig) -> UInt8[Tensor, "3 S S"]:
     """The view of a file. The same draws cut the same crop as for `cut`, and the same files raise BadImage."""
     size = (cfg.image_size, cfg.image_size)
-    crop = read_with(path, partial(_crop, draws, cfg))
+    crop = open_image(path, partial(_crop, draws, cfg))
     view = torch.from_numpy(np.array(crop)).permute(2, 0, 1)  # (h, w, 3) -> (3, h, w)
     if crop.size != size:
         # The colours of a pixel lie together here: so torch resizes by vector instructions.

@@ -34,13 +34,15 @@ def pack_weights(model: nn.Module) -> int:
     if not (hasattr(operators, "_reorder_linear_weight") and operators._is_mkldnn_bf16_supported()):
         return 0
     layers: list[Any] = [module for module in model.modules() if _is_packable(module)]
-    gelu = {id(mlp.fc1) for mlp in model.modules() if _has_gelu(mlp)}
+    mlps: list[Any] = [module for module in model.modules() if _has_gelu(module)]
+    before_gelu = {mlp.fc1 for mlp in mlps}
     for layer in layers:
         packed = operators._reorder_linear_weight(layer.weight, None)
-        layer.forward = partial(_packed_linear, packed, layer.bias, "gelu" if id(layer) in gelu else "none")
-    for mlp in model.modules():
-        if _has_gelu(mlp):
-            mlp.act = nn.Identity()
+        layer.forward = partial(
+            _packed_linear, packed, layer.bias, "gelu" if layer in before_gelu else "none"
+        )
+    for mlp in mlps:
+        mlp.act = nn.Identity()
     return len(layers)
 
 

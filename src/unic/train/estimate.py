@@ -3,11 +3,12 @@ fetched or computed.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from unic.distill.losses import teacher_losses
 from unic.models.encoder import ImageEncoder
@@ -173,7 +174,7 @@ def _teacher(reference: str, encoder: ImageEncoder | None, recipe: Recipe) -> Te
     flops = None
     if encoder is not None:
         size = recipe.data.views.image_size
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with _flop_counter() as counter, torch.no_grad():
             encoder(torch.zeros(1, 3, size, size, dtype=torch.uint8, device="meta"))
         flops = counter.get_total_flops()
     return TeacherEstimate(
@@ -205,7 +206,7 @@ def _student_step(student: Student, recipe: Recipe, batch_size: int) -> tuple[in
         }
         own = {tensor.untyped_storage()._cdata for tensor in tensors.values()}
         images = torch.empty(batch_size, 3, size, size, dtype=torch.uint8)
-        with FlopCounterMode(display=False) as counter:
+        with _flop_counter() as counter:
             with (
                 torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
                 torch.autocast("cpu", torch.bfloat16, enabled=bf16),
@@ -215,6 +216,22 @@ def _student_step(student: Student, recipe: Recipe, batch_size: int) -> tuple[in
                 loss = teacher_losses(outputs, targets, recipe.loss).total_TB.sum()
             loss.backward()
     return counter.get_total_flops(), sum(kept[key].nbytes() for key in kept.keys() - own)
+
+
+def _flop_counter() -> FlopCounterMode:
+    """Torch's, which before 2.15 passes over attention on a processor."""
+
+    def forward(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    def backward(
+        gradient: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any
+    ) -> int:
+        return sdpa_backward_flop_count(gradient, query, key, value)
+
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    of_gradient = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    return FlopCounterMode(display=False, custom_mapping={attention: forward, of_gradient: backward})
 
 
 def _like(tokens: Tokens) -> Tokens:

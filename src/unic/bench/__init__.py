@@ -168,8 +168,11 @@ def _with_size(recipe: Recipe, choices: Choices) -> Recipe:
 
 def _set(recipe: Recipe, setting: Setting, batch: int) -> Recipe:
     speed: Any = {"kernels": setting.kernels, "precision": setting.precision}
+    # How views are made is a recipe's choice, and the plain one is their definition.
+    views = replace(recipe.data.views, pixels="plain") if setting.kernels == "plain" else recipe.data.views
     return replace(
         recipe,
+        data=replace(recipe.data, views=views),
         optim=replace(recipe.optim, batch_size=batch),
         speed=replace(recipe.speed, **speed),
     )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unic import keyed
 from unic.data.recolour import Photometric, recolour
+from unic.data.recolour_at_once import recolour_at_once
 from unic.data.recolour_fast import recolour_fast
 from unic.data.views import ViewConfig
 from unic.tokens import Batch
@@ -22,8 +23,10 @@ def augment(batch: Batch, seed: int, cfg: ViewConfig, device: torch.device | Non
     """
     parameters = photometric_parameters(batch.view.cpu(), batch.index.cpu(), seed, cfg)
     there = batch if device is None else batch.to(device)
-    fast = cfg.pixels != "plain" and there.images.device.type == "cpu"
-    images = (recolour_fast if fast else recolour)(there.images, parameters, cfg)
+    form = recolour
+    if cfg.pixels != "plain":
+        form = recolour_fast if there.images.device.type == "cpu" else recolour_at_once
+    images = form(there.images, parameters, cfg)
     return Batch(images, there.index, there.view)
 
 

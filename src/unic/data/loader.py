@@ -181,10 +181,7 @@ class _Work:
     error: DataError | None = None
 
     def pin_memory(self) -> "_Work":
-        pinned = [
-            Batch(b.images.pin_memory(), b.index.pin_memory(), b.view.pin_memory()) for b in self.batches
-        ]
-        return _Work(pinned, self.bad, self.error)
+        return _Work([batch.pin_memory() for batch in self.batches], self.bad, self.error)
 
 
 class _Steps(Dataset[_Work]):

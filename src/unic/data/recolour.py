@@ -6,6 +6,7 @@ Letters: B images of a batch, G images of a group that shares an operation, H W 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from unic.data.views import ViewConfig
+from unic.sending import sent
 
 LUMA = (0.2989, 0.587, 0.114)
 
@@ -21,8 +23,8 @@ LUMA = (0.2989, 0.587, 0.114)
 class Photometric:
     """What happens to each image of a batch; on the CPU, so that grouping images never waits for the device.
 
-    order: which of `_JITTERS` comes first, second, third, fourth.
-    factors: one for each of `_JITTERS`, in their order.
+    order: which of `JITTERS` comes first, second, third, fourth.
+    factors: one for each of `JITTERS`, in their order.
     sigma: of the Gaussian, in pixels.
     """
 
@@ -41,12 +43,12 @@ def recolour(
     """Colour jitter (four operations in an order of its own for each image), grayscale, blur, solarize."""
     pixels = images.float().div_(255)
     for place in range(4):
-        for number, jitter in enumerate(_JITTERS):
+        for number, jitter in enumerate(JITTERS):
             chosen = parameters.jitters & (parameters.order[:, place] == number)
             _change(pixels, chosen, jitter, parameters.factors[:, number])
     sigma = parameters.sigma
-    _change(pixels, parameters.grays, lambda group, _: _gray(group).expand_as(group), sigma)
-    _change(pixels, parameters.blurs, lambda group, sigma: blur(group, sigma, cfg.blur_kernel), sigma)
+    _change(pixels, parameters.grays, lambda group, _: grayscale(group), sigma)
+    blur_some(pixels, parameters, cfg)
     _change(pixels, parameters.solarizes, lambda group, _: solarize(group, cfg.solarize_threshold), sigma)
     return pixels.mul_(255).round_().to(torch.uint8)
 
@@ -97,11 +99,21 @@ def blur(x: Float[Tensor, "G 3 H W"], sigma: Float[Tensor, " G"], kernel: int) -
     return planes[0].unflatten(0, (-1, 3))
 
 
+def blur_some(pixels: Float[Tensor, "B 3 H W"], parameters: Photometric, cfg: ViewConfig) -> None:
+    """Blurs the images that `parameters` says, in place."""
+    operation = partial(blur, kernel=cfg.blur_kernel)
+    _change(pixels, parameters.blurs, operation, parameters.sigma)
+
+
+def grayscale(x: Float[Tensor, "G 3 H W"]) -> Float[Tensor, "G 3 H W"]:
+    return _gray(x).expand_as(x)
+
+
 def solarize(x: Float[Tensor, "G 3 H W"], threshold: float) -> Float[Tensor, "G 3 H W"]:
     return torch.where(x >= threshold, 1 - x, x)
 
 
-_JITTERS = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+JITTERS = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
 
 
 def _change(
@@ -113,8 +125,8 @@ def _change(
     """Replaces the chosen images by `operation(images, their values)`, in place."""
     rows = chosen.nonzero()[:, 0]
     if len(rows):
-        there = rows.to(pixels.device, non_blocking=True)
-        pixels[there] = operation(pixels[there], values[rows].to(pixels.device, non_blocking=True))
+        there = sent(rows, pixels.device)
+        pixels[there] = operation(pixels[there], sent(values[rows], pixels.device))
 
 
 def _gray(x: Float[Tensor, "G 3 H W"]) -> Float[Tensor, "G 1 H W"]:

@@ -98,7 +98,7 @@ class Standardizer(nn.Module):
         width = max(x.shape[1] for x in flat)
         rows = [row for x in flat for row in (x.sum(0), x.square().sum(0))]
         return Moments(
-            torch.tensor([float(len(x)) for x in flat]).to(self.cls_mean.device, non_blocking=True),
+            torch.cat([x.new_full((1,), len(x)) for x in flat]),
             torch.stack([nn.functional.pad(row, (0, width - len(row))) for row in rows]),
         )
 

@@ -1,20 +1,33 @@
 """The one place where fast forms take the place of the plain ones."""
 
+from collections.abc import Iterable
 from functools import partial
 
 import torch
 from torch import nn
 
+from unic.compiling import compile_method, compile_module
+from unic.distill.standardize import Standardizer
 from unic.fast.attention import unfuse_attention
+from unic.fast.blocks import whole_blocks
+from unic.fast.gelu import replace_gelu
 from unic.fast.ladder import fast_ladder
-from unic.fast.teachers import pack_weights, round_weights
+from unic.fast.patches import embed_by_product
+from unic.fast.teachers import VITS, pack_weights, round_vits, round_weights
+from unic.models.encoder import ImageEncoder
 from unic.models.student import Student
 
 # Tokens of this many features in all: what one layer hands to the next then stays in the caches of a processor.
 _CACHED_FEATURES = 2_400_000
 
 
-def hasten(student: Student, teachers: nn.Module, device: torch.device, autocast: torch.dtype | None) -> None:
+def hasten(
+    student: Student,
+    teachers: nn.Module,
+    standardizers: Iterable[Standardizer],
+    device: torch.device,
+    autocast: torch.dtype | None,
+) -> None:
     """Makes a training step faster and leaves what it computes, but for rounding.
 
     autocast: the precision that the step will run in; None: that of the weights.
@@ -22,10 +35,34 @@ def hasten(student: Student, teachers: nn.Module, device: torch.device, autocast
     student.project = partial(fast_ladder, student.ladder)
     if autocast is not None:
         round_weights(teachers, autocast)
+        if device.type != "cpu":
+            round_vits(teachers, autocast)
     if device.type == "cpu":
         pack_weights(teachers)
         unfuse_attention(student.encoder)
         unfuse_attention(teachers)
+        return
+    for network in (student, teachers):
+        compile_encoders(network)
+    student.read_blocks = partial(whole_blocks, student.encoder)
+    for standardizer in standardizers:
+        compile_method(standardizer, "forward")
+        compile_method(standardizer, "moments")
+
+
+def compile_encoders(network: nn.Module) -> int:
+    """Compiles the blocks of ViTs, all alike and so compiled once, and what comes before them; gives their number."""
+    num_blocks = 0
+    for module in list(network.modules()):
+        if isinstance(module, ImageEncoder):
+            compile_method(module, "normalize")
+        if isinstance(module, VITS):
+            embed_by_product(module.patch_embed)
+            replace_gelu(module.blocks)
+            for block in module.blocks:
+                compile_module(block)
+            num_blocks += len(module.blocks)
+    return num_blocks
 
 
 def images_at_once(student: Student, device: torch.device) -> int | None:

@@ -1,5 +1,7 @@
 """The ladder of projectors without the work that its definition repeats, or does for nothing.
 
+This is the form for processors; that for accelerators is in joined.py.
+
 Tokens are rounded once for all teachers, blocks are summed in the product itself, hidden layers are computed again
 instead of kept, and in the backward pass images that teacher dropping left out (their gradient is zero) take part in
 no product: with four teachers and a drop probability of 0.5, three in eight.
@@ -15,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from unic.fast.joined import parameters_of, sums_of_mlps
 from unic.models.ladder import Ladder, Mlp
 from unic.tokens import Tokens
 
@@ -29,21 +32,27 @@ def fast_ladder(ladder: Ladder, blocks: Sequence[Tokens]) -> dict[str, Tokens]:
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         inputs = [Tokens(tokens.cls.to(dtype), tokens.patches.to(dtype)) for tokens in inputs]
-    cls, patches = [tokens.cls[:, None] for tokens in inputs], [tokens.patches for tokens in inputs]
+    sums = _each_sum_of_mlps if device == "cpu" else sums_of_mlps
+    cls = sums([list(head["cls"].values()) for head in heads.values()], [x.cls[:, None] for x in inputs])
+    patches = sums([list(head["patch"].values()) for head in heads.values()], [x.patches for x in inputs])
     return {
-        name: Tokens(_sum_of_mlps(head["cls"], cls)[:, 0], _sum_of_mlps(head["patch"], patches))
-        for name, head in heads.items()
+        name: Tokens(of_cls[:, 0], of_patches)
+        for name, of_cls, of_patches in zip(heads, cls, patches, strict=True)
     }
 
 
-def _sum_of_mlps(mlps: Any, inputs: Sequence[Float[Tensor, "B N D"]]) -> Float[Tensor, "B N E"]:
-    layers = [layer for mlp in mlps.values() for layer in (mlp.layers[0], mlp.layers[2])]
-    parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
-    return _SumOfMlps.apply(len(inputs), *inputs, *parameters)
+def _each_sum_of_mlps(
+    mlps: Sequence[Sequence[Mlp]], inputs: Sequence[Float[Tensor, "B N D"]]
+) -> list[Float[Tensor, "B N E"]]:
+    """`sums_of_mlps`, one teacher after the other."""
+    return [_SumOfMlps.apply(len(inputs), *inputs, *parameters_of(of_teacher)) for of_teacher in mlps]
 
 
 class _SumOfMlps(torch.autograd.Function):
-    """(L, L inputs, weight and bias of both layers of L MLPs) -> the sum of the MLPs' outputs."""
+    """(L, L inputs, weight and bias of both layers of L MLPs) -> the sum of the MLPs' outputs.
+
+    On a processor, where the host may ask which images have a gradient.
+    """
 
     @staticmethod
     def forward(ctx: Any, num_blocks: int, *tensors: Tensor) -> Float[Tensor, "B N E"]:
@@ -89,9 +98,7 @@ class _SumOfMlps(torch.autograd.Function):
 
 
 def _kept(gradient: Float[Tensor, "B N E"]) -> Int64[Tensor, " kept"] | None:
-    """Images that have a gradient; None: take all. On an accelerator the host would have to wait for the answer."""
-    if gradient.device.type != "cpu":
-        return None
+    """Images that have a gradient; None: take all."""
     some = gradient.flatten(1).any(1)
     return None if some.all() else some.nonzero()[:, 0]
 

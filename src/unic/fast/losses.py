@@ -1,5 +1,5 @@
-"""The loss of tokens with its gradient written down: features are passed over a few times, one image's at a time, and
-nothing as large as they is kept for the backward pass.
+"""The loss of tokens in few passes over the features: on an accelerator the definition, compiled; on a processor with
+its gradient written down, one image at a time, with nothing as large as the features kept for the backward pass.
 
 Letters: B images, N tokens of an image, E width.
 """
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unic.compiling import compiled
 from unic.distill.losses import LossConfig, TokenLoss, token_loss
 
 # As in torch's cosine similarity.
@@ -21,6 +22,8 @@ def fast_token_loss(
     output: Float[Tensor, "*B E"], target: Float[Tensor, "*B E"], cfg: LossConfig
 ) -> Float[Tensor, "*B"]:
     """`token_loss`; no gradient flows to the target."""
+    if output.device.type != "cpu":
+        return compiled(token_loss)(output, target, cfg)
     return _TokenLoss.apply(output, target, cfg.cosine, cfg.smooth_l1)
 
 
@@ -64,9 +67,8 @@ class _TokenLoss(torch.autograd.Function):
         of_output = (cosine * gradient * similarity / (bounded * output_norm)).where(output_norm > 0, 0)
         of_clamped = smooth_l1 / output.shape[-1] * gradient
         found = torch.empty_like(output)
-        on_cpu = output.device.type == "cpu"
         for part in _parts(output):
-            if on_cpu and not gradient[part].any():  # teacher dropping left this image out
+            if not gradient[part].any():  # teacher dropping left this image out
                 found[part] = 0
                 continue
             x, t = output[part].float(), target[part].float()
@@ -77,8 +79,8 @@ class _TokenLoss(torch.autograd.Function):
 
 
 def _parts(tokens: Float[Tensor, "*B E"]) -> Iterator[Any]:
-    """All of them at once; one image's on a CPU, where they then stay in its cache from pass to pass."""
-    if tokens.device.type == "cpu" and tokens.ndim > 2:
+    """One image's at a time, which stay in the cache from pass to pass; all of them where each is one token."""
+    if tokens.ndim > 2:
         yield from range(len(tokens))
     else:
         yield ...

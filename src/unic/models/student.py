@@ -81,14 +81,20 @@ class Student(nn.Module):
     tokens before it, and the released encoder applies it (UNIC, as published).
     """
 
+    _drop_probs: Float[Tensor, "P 1"]
+
     def __init__(self, encoder: TimmEncoder, ladder: Ladder):
         super().__init__()
         self.encoder = encoder
         self.ladder = ladder
         self.project: Callable[[Sequence[Tokens]], dict[str, Tokens]] = ladder.forward
         """What the ladder says of the blocks' outputs; a faster form may take its place."""
+        self.read_blocks: Callable[[Pixels], Sequence[Tokens]] = encoder.block_outputs
+        """The outputs of the encoder's blocks; likewise."""
         encoder.model.norm.requires_grad_(False)
         self.drop_paths = [module for module in encoder.modules() if isinstance(module, KeyedDropPath)]
+        drop_probs = torch.tensor([drop_path.drop_prob for drop_path in self.drop_paths])
+        self.register_buffer("_drop_probs", drop_probs[:, None], persistent=False)
 
     def forward(
         self,
@@ -96,9 +102,13 @@ class Student(nn.Module):
         draws: Float[Tensor, "B P"] | None = None,
     ) -> dict[str, Tokens]:
         """draws: uniform in [0, 1), one a residual branch (`num_draws`); None: no branch is skipped."""
-        for number, drop_path in enumerate(self.drop_paths):
-            drop_path.draws = None if draws is None else draws[:, number]
-        return self.project(self.encoder.block_outputs(images))
+        if draws is None:
+            factors = [None] * len(self.drop_paths)
+        else:  # (B, P) -> P of (B,)
+            factors = ((draws.T.contiguous() >= self._drop_probs) / (1 - self._drop_probs)).unbind()
+        for drop_path, factor in zip(self.drop_paths, factors, strict=True):
+            drop_path.factor = factor
+        return self.project(self.read_blocks(images))
 
     @property
     def num_draws(self) -> int:
@@ -111,13 +121,13 @@ class KeyedDropPath(nn.Module):
     def __init__(self, drop_prob: float):
         super().__init__()
         self.drop_prob = drop_prob
-        self.draws: Tensor | None = None
+        self.factor: Float[Tensor, " B"] | None = None
+        """For each image 0, or 1 / (1 - drop_prob); the student sets it. None: nothing is skipped."""
 
     def forward(self, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
-        if self.draws is None or not self.training:
+        if self.factor is None or not self.training:
             return x
-        kept = (self.draws >= self.drop_prob) / (1 - self.drop_prob)
-        return x * kept.to(x.dtype)[:, None, None]
+        return x * self.factor.to(x.dtype)[:, None, None]
 
 
 def build_student(

@@ -74,7 +74,8 @@ def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, Tra
         "num_images": len(sources),
     }
     if recipe.speed.kernels == "fast":  # after the fingerprints: it rounds the teachers' weights
-        hasten(student, teachers, device, torch.bfloat16 if recipe.speed.precision == "bf16" else None)
+        autocast = torch.bfloat16 if recipe.speed.precision == "bf16" else None
+        hasten(student, teachers, standardizers.values(), device, autocast)
     if found is not None:
         state.start = begin_with(found, student, standardizers)
         _check_statistics(recipe, without_statistics(state.start, list(widths)))

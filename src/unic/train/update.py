@@ -18,10 +18,14 @@ from unic.data.augment import augment
 from unic.distill.standardize import Moments
 from unic.distill.step import Step, distill_step
 from unic.fast.losses import TOKEN_LOSSES
+from unic.sending import sent
 from unic.tokens import Batch
 from unic.train.checkpoint import TrainState
 from unic.train.metrics import num_kept, pack, readable, step_sums, unpack
 from unic.train.setup import Job
+
+# As in torch's clipping of gradients.
+_EPS = 1e-6
 
 
 def forward_backward(
@@ -53,20 +57,24 @@ def forward_backward(
                 )
             step.loss_sum.backward()
         steps.append(step)
-    parts = [flags.to(job.device, non_blocking=True), torch.stack([step_sums(step) for step in steps]).sum(0)]
+    parts = [sent(flags, job.device), torch.stack([step_sums(step) for step in steps]).sum(0)]
     moments = total([step.moments for step in steps])
     (flags, sums), moments = unpack(parallel.all_reduce_(pack(parts, moments)), parts, moments)
     return sums, moments, flags
 
 
 def mean_gradients(state: TrainState, sums: Float[Tensor, " S"], max_norm: float | None) -> Float[Tensor, ""]:
-    """Turns gradients of the summed loss into those of its mean over kept (teacher, image) pairs; gives their norm."""
+    """Has the optimiser turn gradients of the summed loss into those of its mean over kept (teacher, image) pairs, and
+    shorten them to `max_norm`; gives their norm before that.
+    """
     gradients = [p.grad for p in state.student.parameters() if p.grad is not None]
     # DistributedDataParallel has divided the sum over processes by their number.
-    torch._foreach_mul_(gradients, parallel.world_size() / num_kept(sums))  # pyright: ignore[reportPrivateImportUsage]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    divisor = num_kept(sums) / parallel.world_size()
+    norm = torch.nn.utils.get_total_norm(gradients) / divisor
     if max_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(state.student.parameters(), max_norm, norm)
+        divisor = divisor * ((norm + _EPS) / max_norm).clamp(min=1)
+    # What a gradient scaler asks of a fused optimiser: it divides where it reads gradients anyway.
+    state.optimizer.grad_scale = divisor  # pyright: ignore[reportAttributeAccessIssue]
     return norm
 
 

@@ -1,0 +1,49 @@
+"""Functions as torch's compiler writes them: what passes over memory again and again becomes one pass.
+
+For accelerators. What was compiled is kept on the disk, so that only the first run on a machine waits for it.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import nn
+
+from unic.cache import cache_dir
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Forms of one function, by the shapes and types that it is called with. Blocks of all teachers and of the student, in
+# training and in validation, are one function to torch, which by itself stops at 8 and goes on uncompiled.
+_MOST_FORMS = 64
+
+
+@functools.cache
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """`function`, compiled when it is first called, and again for other shapes."""
+    _prepare()
+    return torch.compile(function, dynamic=False)
+
+
+def compile_method(owner: nn.Module, name: str) -> None:
+    """Puts the compiled form of a method in the place of the method, for this object."""
+    _prepare()
+    setattr(owner, name, torch.compile(getattr(owner, name), dynamic=False))
+
+
+def compile_module(module: nn.Module) -> None:
+    """Compiles what happens when `module` is called; its names, weights and hooks stay as they are."""
+    _prepare()
+    module.compile(dynamic=False)
+
+
+@functools.cache
+def _prepare() -> None:
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "compiled"))
+    settings: Any = torch._dynamo.config
+    settings.recompile_limit = max(settings.recompile_limit, _MOST_FORMS)
+    # It would cut each compiled block at the size of a bucket of gradients; blocks are small enough to share theirs.
+    settings.optimize_ddp = False

@@ -1,0 +1,11 @@
+"""Small tensors on their way to the device."""
+
+import torch
+from torch import Tensor
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on `device`, by way of pinned memory: a copy from ordinary memory can make the host wait."""
+    if device.type == "cpu":
+        return tensor
+    return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)

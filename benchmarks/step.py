@@ -3,7 +3,8 @@
     python benchmarks/step.py --threads 1 --only base8 ladder
 
 base8, base32: the recipe unic_vitb16 with so many images a step. small: a ViT-Ti at 64 pixels, 64 images a step, from
-two EfficientNet-Lite teachers. ladder: the projectors of unic_vitb16 alone, forward and backward, on 8 images.
+two EfficientNet-Lite teachers. ladder: the projectors of unic_vitb16 alone, forward and backward, on 8 images (on an
+accelerator 128).
 Teachers whose weights are not here have random ones. Plain and fast take turns; figures are medians.
 Other work on the machine disturbs the seconds of all settings, their ratio less.
 """
@@ -87,12 +88,12 @@ def small_student() -> Recipe:
     return replace(base, student=student, data=replace(base.data, views=views))
 
 
-def ladder_alone(repeats: int, device: torch.device, batch: int = 8) -> dict[str, Any]:
+def ladder_alone(repeats: int, device: torch.device) -> dict[str, Any]:
     """Seconds forward and backward in bf16, half of the images' gradients 0, as teacher dropping leaves them.
 
     In one process, which gives memory back to the system as usual, for plain and fast alike.
     """
-    cfg = unic_vitb16().ladder
+    cfg, batch = unic_vitb16().ladder, 8 if device.type == "cpu" else 128
     ladder = Ladder({name: Widths(DIM, DIM) for name in TEACHERS}, dim=DIM, num_blocks=NUM_BLOCKS, cfg=cfg)
     ladder.to(device)
     generator = torch.Generator().manual_seed(0)

@@ -16,6 +16,8 @@ from unic.cache import cache_dir
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_KEPT_IN = "TORCHINDUCTOR_CACHE_DIR"
+
 # Forms of one function, by the shapes and types that it is called with. Blocks of all teachers and of the student, in
 # training and in validation, are one function to torch, which by itself stops at 8 and goes on uncompiled.
 _MOST_FORMS = 64
@@ -42,7 +44,11 @@ def compile_module(module: nn.Module) -> None:
 
 @functools.cache
 def _prepare() -> None:
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "compiled"))
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    # Torch notes its own choice there, a temporary folder, as if it were the user's.
+    if os.environ.get(_KEPT_IN) in (None, default_cache_dir()):
+        os.environ[_KEPT_IN] = str(cache_dir() / "compiled")
     settings: Any = torch._dynamo.config
     settings.recompile_limit = max(settings.recompile_limit, _MOST_FORMS)
     # It would cut each compiled block at the size of a bucket of gradients; blocks are small enough to share theirs.

@@ -4,7 +4,7 @@ One process is itself compared with nothing here: its arithmetic is tested where
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import launch
@@ -38,9 +38,11 @@ def twenty(recipe: Recipe, photos: Path, change: Callable[..., Recipe]) -> Recip
 def compared(run, state_of, metrics, config, tmp_path):
     """Trains in one process and in two; gives the largest differences of parameters, statistics (relative), metrics."""
 
-    def compare(alone: Recipe, together: Recipe, num_processes: int = 2) -> dict[str, float]:
+    def compare(
+        alone: Recipe, together: Recipe, num_processes: int = 2, options: Sequence[str] = ()
+    ) -> dict[str, float]:
         assert run(alone, tmp_path / "alone")
-        words = ["distill", config(together), "--out", str(tmp_path / "ranks"), "--device", "cpu"]
+        words = ["distill", config(together), "--out", str(tmp_path / "ranks"), "--device", "cpu", *options]
         if num_processes == 1:
             assert run(together, tmp_path / "ranks")
         else:
@@ -78,6 +80,25 @@ def test_two_processes_train_and_validate_like_one(twenty, compared):
     assert_equal(compared(twenty, twenty))
 
 
+# What an accelerator would be given, compiled for the CPU.
+AS_ON_AN_ACCELERATOR = """
+import torch
+from unic.fast import joined, ladder
+from unic.train import setup
+
+hasten = setup.hasten
+ladder._each_sum_of_mlps = joined.sums_of_mlps
+setup.hasten = lambda *parts: hasten(*parts[:3], torch.device("meta"), parts[4])
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_with_compiled_blocks_train_and_validate_like_one(twenty, compared, tmp_path):
+    (tmp_path / "as_on_an_accelerator.py").write_text(AS_ON_AN_ACCELERATOR)
+    options = ["--plugin", str(tmp_path / "as_on_an_accelerator.py")]
+    assert_equal(compared(twenty, twenty, options=options))
+
+
 @pytest.mark.parametrize(
     ("num_processes", "micro_batch"),
     [
@@ -111,7 +132,7 @@ def test_a_run_of_two_processes_is_taken_up_by_one(twenty, run, state_of, config
     """Steps 1 to 10 by two processes, which stop for a full folder of checkpoints; 11 to 20 by one."""
     assert run(twenty, tmp_path / "alone")
     saving = change(twenty, {"log": {"checkpoint_steps": 10, "keep": 9}})
-    words = ["distill", config(saving), "--out", str(tmp_path / "ranks"), "--device", "cpu"]
+    words = ["distill", config(saving), "--out", str(tmp_path / "ranks"), "--device", "cpu", *options]
     assert launch.finish(*launch.ranks(2, words, tmp_path / "log")) == [0, 0]
     shutil.rmtree(tmp_path / "ranks" / "checkpoints" / "step-00000020")
     assert run(twenty, tmp_path / "ranks")

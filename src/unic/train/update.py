@@ -67,7 +67,8 @@ def mean_gradients(state: TrainState, sums: Float[Tensor, " S"], max_norm: float
     """Has the optimiser turn gradients of the summed loss into those of its mean over kept (teacher, image) pairs, and
     shorten them to `max_norm`; gives their norm before that.
     """
-    gradients = [p.grad for p in state.student.parameters() if p.grad is not None]
+    trained = [p for group in state.optimizer.param_groups for p in group["params"]]
+    gradients = [p.grad for p in trained if p.grad is not None]
     # DistributedDataParallel has divided the sum over processes by their number.
     divisor = num_kept(sums) / parallel.world_size()
     norm = torch.nn.utils.get_total_norm(gradients) / divisor

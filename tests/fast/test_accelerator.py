@@ -15,6 +15,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -317,6 +318,29 @@ def test_a_vit_rounded_altogether_keeps_the_direction_of_every_token(device):
         plain, fast = exact.forward_features(x), rounded.forward_features(x)
     assert device.type == "cpu" or fast.dtype == torch.float32
     assert F.cosine_similarity(fast.float(), plain.float(), dim=-1).min() >= 0.9999
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_a_user_has_it")
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda **size: VisionTransformer(reg_tokens=2, **size),
+        lambda **size: Eva(use_rot_pos_emb=True, **size),
+    ],
+)
+def test_blocks_compiled_for_a_cpu_say_the_same(build):
+    torch.manual_seed(0)
+    model = build(img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=2, num_classes=0)
+    model = model.eval().requires_grad_(False)
+    images = [torch.rand(size, 3, 32, 32) for size in (2, 3)]
+    for autocast, tolerance in ((False, 1e-5), (True, 2**-6)):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            wanted = [model.forward_features(x).float() for x in images]
+            fast = copy.deepcopy(model)
+            assert compile_encoders(nn.ModuleList([fast])) == 3
+            found = [fast.forward_features(x).float() for x in images]
+        assert all(close(x, y, tolerance) for x, y in zip(found, wanted, strict=True))
 
 
 @pytest.mark.gpu

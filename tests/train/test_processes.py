@@ -132,7 +132,7 @@ def test_a_run_of_two_processes_is_taken_up_by_one(twenty, run, state_of, config
     """Steps 1 to 10 by two processes, which stop for a full folder of checkpoints; 11 to 20 by one."""
     assert run(twenty, tmp_path / "alone")
     saving = change(twenty, {"log": {"checkpoint_steps": 10, "keep": 9}})
-    words = ["distill", config(saving), "--out", str(tmp_path / "ranks"), "--device", "cpu", *options]
+    words = ["distill", config(saving), "--out", str(tmp_path / "ranks"), "--device", "cpu"]
     assert launch.finish(*launch.ranks(2, words, tmp_path / "log")) == [0, 0]
     shutil.rmtree(tmp_path / "ranks" / "checkpoints" / "step-00000020")
     assert run(twenty, tmp_path / "ranks")

@@ -23,11 +23,9 @@ _KEPT_IN = "TORCHINDUCTOR_CACHE_DIR"
 _MOST_FORMS = 64
 
 
-@functools.cache
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """`function`, compiled when it is first called, and again for other shapes."""
-    _prepare()
-    return torch.compile(function, dynamic=False)
+    return _compiled(function)
 
 
 def compile_method(owner: nn.Module, name: str) -> None:
@@ -40,6 +38,12 @@ def compile_module(module: nn.Module) -> None:
     """Compiles what happens when `module` is called; its names, weights and hooks stay as they are."""
     _prepare()
     module.compile(dynamic=False)
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    _prepare()
+    return torch.compile(function, dynamic=False)
 
 
 @functools.cache

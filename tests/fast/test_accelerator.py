@@ -71,9 +71,9 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
             yield ACCELERATOR
         return
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    compiling.compiled.cache_clear()
+    compiling._compiled.cache_clear()
     yield torch.device("cpu")
-    compiling.compiled.cache_clear()
+    compiling._compiled.cache_clear()
 
 
 def close(found: Tensor, wanted: Tensor, tolerance: float) -> bool:

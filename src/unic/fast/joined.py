@@ -129,5 +129,5 @@ def _parts(hidden: Float[Tensor, "T M K"], widths: Sequence[int]) -> list[Float[
     return [hidden[:, :, end - width : end] for width, end in zip(widths, accumulate(widths), strict=True)]
 
 
-def _rows_of(parameters: Sequence[Tensor], length: int) -> list[Sequence[Tensor]]:
+def _rows_of(parameters: tuple[Tensor, ...], length: int) -> list[tuple[Tensor, ...]]:
     return [parameters[start : start + length] for start in range(0, len(parameters), length)]

@@ -16,7 +16,7 @@ def embed_by_product(model: nn.Module) -> int:
     """Makes products of the convolutions that read every pixel once; gives their number."""
     found = [module for module in model.modules() if type(module) is nn.Conv2d and _reads_once(module)]
     for conv in found:
-        conv.forward = partial(product_of_patches, conv)
+        conv.forward = partial(product_of_patches, conv)  # pyright: ignore[reportAttributeAccessIssue]
     return len(found)
 
 

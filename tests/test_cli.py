@@ -8,8 +8,10 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torch._inductor.exc import InductorError
 
 import unic
+from unic import cli
 from unic.cli import main
 from unic.data.datasets.digits import write_digits
 
@@ -35,11 +37,6 @@ def run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["distill", "debug", "--data.root", str(digits / "train"), "--out", str(out)]
     assert main([*words, "--optim.epochs", "0.4", "--optim.warmup-epochs", "0.1", "--device", "cpu"]) == 0
     return out
-
-
-@pytest.fixture(autouse=True)
-def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNIC_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 def attempt(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -352,3 +349,17 @@ def test_one_plugin_file_adds_a_teacher_a_data_set_and_an_evaluation(digits: Pat
     assert "mine" in capsys.readouterr().out
     (record,) = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert record["evaluation"] == "norm" and record["dataset"] == "halves" and record["value"] > 0
+
+
+def test_a_machine_that_cannot_compile_is_told_what_to_do(monkeypatch, capsys):
+    def verb(words: list[str]) -> int:
+        raise InductorError(RuntimeError("Failed to find C compiler."), None)
+
+    monkeypatch.setitem(cli.VERBS, "distill", verb)
+    code, said = attempt(capsys, "distill", "debug")
+    assert code == 2
+    assert (
+        "Failed to find C compiler." in said and "--speed.kernels plain" in said and "Traceback" not in said
+    )
+    with pytest.raises(InductorError):
+        main(["distill", "debug", "--debug"])

@@ -20,7 +20,7 @@ _KEPT_IN = "TORCHINDUCTOR_CACHE_DIR"
 
 # Forms of one function, by the shapes and types that it is called with. Blocks of all teachers and of the student, in
 # training and in validation, are one function to torch, which by itself stops at 8 and goes on uncompiled.
-_MOST_FORMS = 64
+_MOST_FORMS = 256
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:

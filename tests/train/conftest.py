@@ -61,11 +61,6 @@ def short(recipe: Recipe) -> Recipe:
     )
 
 
-@pytest.fixture(autouse=True)
-def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNIC_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
 @pytest.fixture
 def one_thread():
     """As many threads as in the processes that tests start: sums over threads could differ in their last bit."""

@@ -82,21 +82,31 @@ def test_two_processes_train_and_validate_like_one(twenty, compared):
 
 # What an accelerator would be given, compiled for the CPU.
 AS_ON_AN_ACCELERATOR = """
+from pathlib import Path
+
 import torch
 from unic.fast import joined, ladder
 from unic.train import setup
 
-hasten = setup.hasten
+real = setup.hasten
+
+
+def hasten(student, teachers, standardizers, device, autocast):
+    real(student, teachers, standardizers, torch.device("meta"), autocast)
+    Path(__file__).with_suffix(".used").touch()
+
+
 ladder._each_sum_of_mlps = joined.sums_of_mlps
-setup.hasten = lambda *parts: hasten(*parts[:3], torch.device("meta"), parts[4])
+setup.hasten = hasten
 """
 
 
 @pytest.mark.slow
-def test_two_processes_with_compiled_blocks_train_and_validate_like_one(twenty, compared, tmp_path):
+def test_two_processes_with_compiled_blocks_train_and_validate_like_one(twenty, compared, change, tmp_path):
     (tmp_path / "as_on_an_accelerator.py").write_text(AS_ON_AN_ACCELERATOR)
     options = ["--plugin", str(tmp_path / "as_on_an_accelerator.py")]
-    assert_equal(compared(twenty, twenty, options=options))
+    assert_equal(compared(twenty, change(twenty, {"speed": {"micro_batch": 2}}), options=options))
+    assert (tmp_path / "as_on_an_accelerator.used").exists()
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,10 @@ from timm.layers import resample_abs_pos_embed
 
 from unic.checkpoints.saved import read_run
 from unic.errors import ConfigError, WeightsError
+from unic.fast.gelu import FastGelu
 from unic.models.student import build_student
 from unic.run import RunDir, file_sha256, write_folder
+from unic.train import setup
 from unic.train.checkpoint import TrainState
 from unic.train.loop import train
 from unic.train.recipe import Recipe
@@ -33,6 +35,21 @@ def first(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("first") / "run"
     assert train(replace(recipe, optim=replace(recipe.optim, epochs=0.5, warmup_epochs=0.0)), folder, CPU)
     return folder
+
+
+def test_a_run_made_ready_for_an_accelerator_begins_with_another_one_too(
+    first, recipe, monkeypatch, tmp_path
+):
+    def hasten(student, teachers, standardizers, device, autocast) -> None:
+        real(
+            student, teachers, standardizers, torch.device("meta"), autocast
+        )  # nothing is compiled before a call
+
+    real = setup.hasten
+    monkeypatch.setattr(setup, "hasten", hasten)
+    _, state = prepare(replace(recipe, start=str(first)), RunDir(tmp_path), CPU)
+    assert state.start is not None and state.start.statistics
+    assert any(isinstance(module, FastGelu) for module in state.student.encoder.modules())
 
 
 @pytest.fixture

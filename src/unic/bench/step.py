@@ -103,9 +103,10 @@ class TrainingStep:
 
     def _step(self, clock: "_Clock") -> tuple[Tensor, Tensor]:
         """Loss and gradient norm of one step."""
+        recipe, fast = self.recipe, self.recipe.speed.kernels == "fast"
         steps: list[Step] = []
         for batch in self._batches:
-            batch = augment(batch, self.recipe.seed, self.recipe.data.views, self.device)
+            batch = augment(batch, recipe.seed, recipe.data.views, self.device, at_once=fast)
             clock.mark("augmentation")
             with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
                 step = distill_step(

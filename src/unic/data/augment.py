@@ -15,19 +15,22 @@ from unic.data.views import ViewConfig
 from unic.tokens import Batch
 
 
-def augment(batch: Batch, seed: int, cfg: ViewConfig, device: torch.device | None = None) -> Batch:
+def augment(
+    batch: Batch, seed: int, cfg: ViewConfig, device: torch.device | None = None, *, at_once: bool = False
+) -> Batch:
     """Moves a batch to `device` and recolours every image there, as (seed, view, index) say.
 
     Give it the batch as it comes from the loader, on the CPU: its view and index are needed here, and asking
     a device for them would make this process wait. No device: the batch stays where it is.
+    at_once: on an accelerator all images go through compiled operations together; on a CPU cfg.pixels says how.
     """
     parameters = photometric_parameters(batch.view.cpu(), batch.index.cpu(), seed, cfg)
     there = batch if device is None else batch.to(device)
-    form = recolour
-    if cfg.pixels != "plain":
-        form = recolour_fast if there.images.device.type == "cpu" else recolour_at_once
-    images = form(there.images, parameters, cfg)
-    return Batch(images, there.index, there.view)
+    if there.images.device.type == "cpu":
+        form = recolour if cfg.pixels == "plain" else recolour_fast
+    else:
+        form = recolour_at_once if at_once else recolour
+    return Batch(form(there.images, parameters, cfg), there.index, there.view)
 
 
 def photometric_parameters(

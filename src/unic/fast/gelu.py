@@ -40,10 +40,14 @@ def replace_gelu(model: nn.Module) -> int:
     count = 0
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if type(child) is GELU or (type(child) is nn.GELU and child.approximate == "none"):
+            if is_exact_gelu(child):
                 setattr(module, name, FastGelu())
                 count += 1
     return count
+
+
+def is_exact_gelu(module: nn.Module) -> bool:
+    return type(module) is GELU or (type(module) is nn.GELU and module.approximate == "none")
 
 
 class _Gelu(torch.autograd.Function):

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from functools import partial
 
 import torch
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from unic.compiling import compile_method, compile_module
@@ -13,7 +15,7 @@ from unic.fast.blocks import whole_blocks
 from unic.fast.gelu import replace_gelu
 from unic.fast.ladder import fast_ladder
 from unic.fast.patches import embed_by_product
-from unic.fast.teachers import VITS, pack_weights, round_vits, round_weights
+from unic.fast.teachers import pack_weights, round_weights
 from unic.models.encoder import ImageEncoder
 from unic.models.student import Student
 
@@ -35,8 +37,6 @@ def hasten(
     student.project = partial(fast_ladder, student.ladder)
     if autocast is not None:
         round_weights(teachers, autocast)
-        if device.type != "cpu":
-            round_vits(teachers, autocast)
     if device.type == "cpu":
         pack_weights(teachers)
         unfuse_attention(student.encoder)
@@ -51,12 +51,14 @@ def hasten(
 
 
 def compile_encoders(network: nn.Module) -> int:
-    """Compiles the blocks of ViTs, all alike and so compiled once, and what comes before them; gives their number."""
+    """Compiles the blocks of ViTs, of which those that are alike are compiled once, and what comes before them; gives
+    their number.
+    """
     num_blocks = 0
     for module in list(network.modules()):
         if isinstance(module, ImageEncoder):
             compile_method(module, "normalize")
-        if isinstance(module, VITS):
+        if isinstance(module, VisionTransformer | Eva):
             embed_by_product(module.patch_embed)
             replace_gelu(module.blocks)
             for block in module.blocks:

@@ -87,7 +87,7 @@ class _SumsOfMlps(torch.autograd.Function):
                 h.new_zeros(len(h), len(weight)) if gradient is None else gradient.flatten(0, 1).to(h.dtype)
             )
             torch.mm(rows, weight, out=of_h)
-            # A parameter's gradient is a tensor of its own, in the layout of the parameter.
+            # Views of larger tensors are fine as gradients: autograd copies those that are not laid out as parameters.
             of_seconds.append([part.to(ctx.parameter_type) for part in (rows.T @ h).split(widths, dim=1)])
             of_second_bias.append(rows.sum(0, dtype=torch.float32).to(ctx.parameter_type))
         of_inputs, of_firsts, of_first_biases = [], [], []

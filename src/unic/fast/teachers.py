@@ -5,14 +5,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from timm.layers.activations import GELU
 from timm.layers.mlp import Mlp
-from timm.models.eva import Eva
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-VITS = (VisionTransformer, Eva)
-"""Those of timm, which are most teachers, and every student."""
+from unic.fast.gelu import is_exact_gelu
 
 # Layers whose weights autocast rounds at every use: it remembers roundings of trained weights only.
 _ROUNDED = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -25,19 +21,6 @@ def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
     for module in model.modules():
         if isinstance(module, _ROUNDED):
             module.to(dtype)
-
-
-def round_vits(model: nn.Module, dtype: torch.dtype) -> int:
-    """Rounds all that ViTs hold, so that what passes from block to block is of `dtype` too; gives their number.
-
-    Those with rotary positions (timm's Eva) are left alone: they need more digits than a weight.
-    For frozen models, on accelerators, where passing it on is a tenth of their time. Tokens keep their direction to
-    0.9999 (cosine); norms and softmax are still computed in float32, and tokens come out so.
-    """
-    found = [module for module in model.modules() if isinstance(module, VisionTransformer)]
-    for vit in found:
-        vit.to(dtype)
-    return len(found)
 
 
 def pack_weights(model: nn.Module) -> int:
@@ -70,11 +53,7 @@ def _is_packable(module: nn.Module) -> bool:
 
 
 def _has_gelu(module: nn.Module) -> bool:
-    return (
-        type(module) is Mlp
-        and _is_packable(module.fc1)
-        and (type(module.act) is GELU or (type(module.act) is nn.GELU and module.act.approximate == "none"))
-    )
+    return type(module) is Mlp and _is_packable(module.fc1) and is_exact_gelu(module.act)
 
 
 def _packed_linear(

@@ -125,7 +125,7 @@ class KeyedDropPath(nn.Module):
         """For each image 0, or 1 / (1 - drop_prob); the student sets it. None: nothing is skipped."""
 
     def forward(self, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
-        if self.factor is None or not self.training:
+        if not self.training or self.factor is None:
             return x
         return x * self.factor.to(x.dtype)[:, None, None]
 

@@ -73,12 +73,13 @@ def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, Tra
         "data": sources.identity(),
         "num_images": len(sources),
     }
-    if recipe.speed.kernels == "fast":  # after the fingerprints: it rounds the teachers' weights
-        autocast = torch.bfloat16 if recipe.speed.precision == "bf16" else None
-        hasten(student, teachers, standardizers.values(), device, autocast)
     if found is not None:
         state.start = begin_with(found, student, standardizers)
         _check_statistics(recipe, without_statistics(state.start, list(widths)))
+    # Last: it rounds the teachers' weights, and puts other modules in the student's place of some.
+    if recipe.speed.kernels == "fast":
+        autocast = torch.bfloat16 if recipe.speed.precision == "bf16" else None
+        hasten(student, teachers, standardizers.values(), device, autocast)
     job = Job(
         recipe=recipe,
         run=run,

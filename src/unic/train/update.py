@@ -127,7 +127,8 @@ def what_is_not_finite(sums: Float[Tensor, " S"], grad_norm: float, teachers: Se
 
 def photometric(job: Job, batch: Batch) -> Batch:
     """The batch on its device, recoloured; outside of autocast, because pixels are worth full precision."""
-    return augment(batch, job.recipe.seed, job.recipe.data.views, job.device)
+    at_once = job.recipe.speed.kernels == "fast"
+    return augment(batch, job.recipe.seed, job.recipe.data.views, job.device, at_once=at_once)
 
 
 def autocast(job: Job) -> torch.autocast:

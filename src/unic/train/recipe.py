@@ -20,7 +20,8 @@ class SpeedConfig:
 
     precision: Literal["fp32", "bf16"] = "fp32"
     kernels: Literal["fast", "plain"] = "fast"
-    """plain: every part as its definition stands; fast: the same to rounding, in less time."""
+    """plain: every part as its definition stands; fast: the same to rounding, in less time. On an accelerator it needs
+    torch's compiler, and with it a C compiler."""
     micro_batch: int | None = None
     """Most images a process handles at once; gradients of the rest are accumulated. None: its share of the batch; with
     fast kernels on a CPU, as many of these as its caches hold."""

@@ -80,6 +80,10 @@ def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, Tra
     if recipe.speed.kernels == "fast":
         autocast = torch.bfloat16 if recipe.speed.precision == "bf16" else None
         hasten(student, teachers, standardizers.values(), device, autocast)
+        if device.type != "cpu":
+            log.info(
+                "the first step compiles for this device, which can take half a minute; later runs find it done"
+            )
     job = Job(
         recipe=recipe,
         run=run,

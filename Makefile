@@ -16,7 +16,7 @@ test-slow: .venv/test.stamp
 check: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 .venv/%.stamp: pyproject.toml
 	test -d .venv || $(PYTHON) -m venv .venv

@@ -7,7 +7,6 @@ import copy
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jaxtyping
@@ -36,9 +35,7 @@ from unic.fast.patches import embed_by_product
 from unic.models.ladder import LadderConfig, Mlp
 from unic.models.student import Student, StudentConfig, build_encoder, build_student
 from unic.recipes import debug
-from unic.run import RunDir
 from unic.tokens import Tokens, Widths
-from unic.train.loop import train
 
 ACCELERATOR = torch.accelerator.current_accelerator(check_available=True)
 needs_accelerator = pytest.mark.skipif(ACCELERATOR is None, reason="needs an accelerator")
@@ -379,23 +376,9 @@ def test_no_step_waits_for_the_accelerator():
 @needs_accelerator
 @pytest.mark.usefixtures("as_a_user_has_it")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_twenty_steps_on_an_accelerator_have_the_losses_of_the_plain_form(
-    photos: Path, precision, tmp_path: Path
-):
-    base = debug()
-    losses = {}
-    for kernels in ("plain", "fast"):
-        recipe = replace(
-            base,
-            teachers=tuple(f"timm:{n}?pretrained=0&image_size=32" for n in ("test_convnext", "test_vit")),
-            data=replace(base.data, root=(str(photos),), val_root=(str(photos),)),
-            optim=replace(base.optim, batch_size=6, epochs=5.0, warmup_epochs=1.0, lr=3e-3),
-            log=replace(base.log, every=1),
-            speed=replace(base.speed, workers=0, precision=precision, kernels=kernels),
-        )
-        run = tmp_path / kernels
-        assert ACCELERATOR is not None and train(recipe, run, torch.device(ACCELERATOR.type, 0))
-        lines = [line["loss"] for line in RunDir(run).read("metrics.jsonl") if "loss" in line]
-        losses[kernels] = torch.tensor(lines)
+def test_twenty_steps_on_an_accelerator_have_the_losses_of_the_plain_form(losses_of_twenty_steps, precision):
+    assert ACCELERATOR is not None
+    kind = ACCELERATOR.type
+    losses = {kernels: losses_of_twenty_steps(kernels, precision, kind) for kernels in ("plain", "fast")}
     assert len(losses["fast"]) == 20
     assert (losses["fast"] - losses["plain"]).abs().max() <= 1e-3

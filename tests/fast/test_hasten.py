@@ -1,8 +1,6 @@
 """What else makes a step fast, held to what it replaces; and whole runs, fast against plain."""
 
 import copy
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +14,7 @@ from unic.fast.hasten import images_at_once
 from unic.fast.teachers import pack_weights, round_weights
 from unic.models.ladder import LadderConfig
 from unic.models.student import StudentConfig, build_student
-from unic.recipes import debug
-from unic.run import RunDir
 from unic.tokens import Widths
-from unic.train.loop import train
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "test_vit4"])
@@ -119,21 +114,7 @@ def test_a_micro_batch_on_a_cpu_is_as_large_as_its_caches(model: str, size: int,
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_twenty_steps_have_the_losses_of_the_plain_form(photos: Path, precision, tmp_path: Path):
-    """Drop path, teacher dropping and two unlike teachers included."""
-    base = debug()
-    losses = {}
-    for kernels in ("plain", "fast"):
-        recipe = replace(
-            base,
-            teachers=tuple(f"timm:{n}?pretrained=0&image_size=32" for n in ("test_convnext", "test_vit")),
-            data=replace(base.data, root=(str(photos),)),
-            optim=replace(base.optim, batch_size=6, epochs=5.0, warmup_epochs=1.0, lr=3e-3),
-            log=replace(base.log, every=1, fidelity_every=None),
-            speed=replace(base.speed, workers=0, precision=precision, kernels=kernels),
-        )
-        run = tmp_path / kernels
-        assert train(recipe, run, torch.device("cpu"))
-        losses[kernels] = torch.tensor([line["loss"] for line in RunDir(run).read("metrics.jsonl")])
+def test_twenty_steps_have_the_losses_of_the_plain_form(losses_of_twenty_steps, precision):
+    losses = {kernels: losses_of_twenty_steps(kernels, precision, "cpu") for kernels in ("plain", "fast")}
     assert len(losses["fast"]) == 20
     assert (losses["fast"] - losses["plain"]).abs().max() <= 1e-3

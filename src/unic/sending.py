@@ -8,4 +8,4 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """`tensor` on `device`, by way of pinned memory: a copy from ordinary memory can make the host wait."""
     if device.type == "cpu":
         return tensor
-    return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -362,7 +362,6 @@ def test_no_step_waits_for_the_accelerator():
         recipe,
         teachers=tuple(f"timm:{n}?pretrained=0&image_size=32" for n in ("test_convnext", "test_vit")),
         optim=replace(recipe.optim, max_grad_norm=1.0),
-        data=replace(recipe.data, views=replace(recipe.data.views, pixels="fast")),
         speed=replace(recipe.speed, precision="bf16", micro_batch=4),
     )
     assert ACCELERATOR is not None

@@ -41,9 +41,8 @@ def test_a_run_made_ready_for_an_accelerator_begins_with_another_one_too(
     first, recipe, monkeypatch, tmp_path
 ):
     def hasten(student, teachers, standardizers, device, autocast) -> None:
-        real(
-            student, teachers, standardizers, torch.device("meta"), autocast
-        )  # nothing is compiled before a call
+        # Nothing is compiled before it is called.
+        real(student, teachers, standardizers, torch.device("meta"), autocast)
 
     real = setup.hasten
     monkeypatch.setattr(setup, "hasten", hasten)

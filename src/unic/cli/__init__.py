@@ -62,14 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _explain(error)
     except RuntimeError as error:
-        if not debug and any(kind.__name__ == "BackendCompilerFailed" for kind in type(error).__mro__):
+        if debug:
+            raise
+        if any(kind.__name__ == "BackendCompilerFailed" for kind in type(error).__mro__):
             return _explain(
                 ConfigError(
                     f"torch cannot compile for this device ({(str(error).splitlines() or ['no reason given'])[0]}); it "
                     f"needs a C compiler and Python's headers. Or do without: --speed.kernels plain"
                 )
             )
-        if debug or not re.search("out of memory|not enough memory|can't allocate", str(error)):
+        if not re.search("out of memory|not enough memory|can't allocate", str(error)):
             raise
         return _explain(ConfigError("not enough memory; use a smaller model, batch or speed.micro_batch"))
     except KeyboardInterrupt:

@@ -1,7 +1,4 @@
-"""What the student's blocks give, cut so that their gradients need no putting together.
-
-Letters: B images, S tokens of an image, D width.
-"""
+"""What the student's blocks give, cut so that their gradients need no putting together."""
 
 from unic.models.timm_encoder import TimmEncoder
 from unic.tokens import Pixels, Tokens

@@ -76,7 +76,7 @@ def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, Tra
     if found is not None:
         state.start = begin_with(found, student, standardizers)
         _check_statistics(recipe, without_statistics(state.start, list(widths)))
-    # Last: it rounds the teachers' weights, and puts other modules in the student's place of some.
+    # Last: it rounds the teachers' weights, and replaces modules of the student.
     if recipe.speed.kernels == "fast":
         autocast = torch.bfloat16 if recipe.speed.precision == "bf16" else None
         hasten(student, teachers, standardizers.values(), device, autocast)

@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from unic.bench.machine import commit, processor
 from unic.bench.step import PARTS, TrainingStep
-from unic.parallel import process_group
+from unic.core.distributed import process_group
 from unic.recipes import RECIPES
 
 

@@ -32,7 +32,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 import unic
-from unic.cache import cache_dir
+from unic.core.cache_dir import cache_dir
 from unic.data.images import read_image_folder
 from unic.evals.features import extract
 from unic.evals.linear import lbfgs

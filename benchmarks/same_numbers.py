@@ -2,9 +2,10 @@
 
     python benchmarks/same_numbers.py --against COMMIT --images FOLDER
 
-100 steps of `debug`, 20 of `small_images` and 40 with a ViT teacher are run by both checkouts on this machine, one thread
-each: every loss and the final weights must agree to the last bit. Then a run that the other commit began, and a signal stopped, is finished
-by this one, and must end in the weights of the run that was never stopped. Exit code 1 where anything differs.
+100 steps of `debug`, 20 of `small_images` and 40 with a ViT teacher are run by both checkouts on this machine, one
+thread each: every loss and the final weights must agree to the last bit. Then a run that the other commit began, and a
+signal stopped, is finished by this one, and must end in the weights of the run that was never stopped. Exit code 1
+where anything differs.
 
 FOLDER: at least 1,280 images, such as a part of CIFAR-10.
 """
@@ -81,9 +82,9 @@ def agrees(name: str, other: Path, work: Path, images: Path) -> bool:
     same_weights = before["weights"] == after["weights"]
     goes_on = before["weights"] == finished["weights"]
     print(
-        f"{name}: {len(before['losses'])} losses {'equal' if same_losses else 'DIFFER'} (last {after['losses'][-1]!r}); "
-        f"final weights {'equal' if same_weights else 'DIFFER'} (sha256 {after['weights'][:16]}); a run begun before "
-        f"{'goes on after with the same bits' if goes_on else 'ENDS IN OTHER WEIGHTS'}",
+        f"{name}: {len(before['losses'])} losses {'equal' if same_losses else 'DIFFER'}, the last "
+        f"{after['losses'][-1]!r}; final weights {'equal' if same_weights else 'DIFFER'}, sha256 "
+        f"{after['weights'][:16]}; a run begun before {'ends the same' if goes_on else 'ENDS IN OTHER WEIGHTS'}",
         flush=True,
     )
     return same_losses and same_weights and goes_on

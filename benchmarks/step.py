@@ -25,11 +25,12 @@ from torch import Tensor
 from unic.bench import Choices, measure
 from unic.bench.machine import commit, processor
 from unic.bench.tables import print_measured
+from unic.core.environment import environment
+from unic.core.files import write_json
 from unic.fast.ladder import fast_ladder
 from unic.models.ladder import Ladder
 from unic.models.student import StudentConfig
 from unic.recipes import small_images, unic_vitb16
-from unic.run import environment, write_json
 from unic.tokens import Tokens, Widths
 from unic.train.recipe import Recipe
 

@@ -82,13 +82,13 @@ def _answer(queue: Any, function: Callable[..., Any], arguments: tuple, environm
     os.environ.update(environment)
     import torch
 
-    from unic import parallel
+    from unic.core import distributed
 
     torch.set_num_threads(1)
-    with parallel.process_group("cpu", timeout_minutes=1):
+    with distributed.process_group("cpu", timeout_minutes=1):
         try:
             answer = function(*arguments)
         except Exception as error:
             traceback.print_exc()
             answer = f"{type(error).__name__}: {error}"
-        queue.put((parallel.rank(), answer))
+        queue.put((distributed.rank(), answer))

@@ -23,8 +23,8 @@ from unic.bench.reading import read_images
 from unic.bench.stand_in import PUBLISHED, RANDOM, without_download
 from unic.bench.step import PARTS, Timed, TrainingStep, made_up_batches
 from unic.cli import main
-from unic.errors import ConfigError
-from unic.run import RunDir
+from unic.core.errors import ConfigError
+from unic.core.run_folder import RunDir
 from unic.train.estimate import IMAGENET_1K, estimate
 from unic.train.metrics import readable
 from unic.train.recipe import Recipe

@@ -284,7 +284,7 @@ def test_images_that_vanish_during_a_run_cost_no_finished_step(
 
 
 def test_debug_shows_the_traceback(tmp_path: Path):
-    with pytest.raises(unic.errors.ConfigError):
+    with pytest.raises(unic.core.errors.ConfigError):
         main(["--debug", "evaluate", "efficientnet_lit0", "--data-root", str(tmp_path)])
 
 

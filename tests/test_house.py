@@ -12,8 +12,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # Ranks of the design: a file imports its own package or lower ranks. Files at the top by name, packages by folder.
 RANKS = {
-    "version": 0, "errors": 0, "tokens": 0, "keyed": 0, "plugins": 0, "cache": 0, "config": 0, "run": 0, "parallel": 0,
-    "progress": 0, "compiling": 0, "sending": 0,
+    "version": 0, "tokens": 0, "core": 0,
     "models": 1, "distill": 1,
     "teachers": 2, "data": 2, "fast": 2,
     "train": 3, "evals": 3, "checkpoints": 3, "report": 3, "visualize": 3, "diagnosis": 3,

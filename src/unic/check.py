@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from unic.core.errors import WeightsError
 from unic.data.images import read_image, sample_photographs
 from unic.data.views import evaluation_view
-from unic.errors import WeightsError
 from unic.teachers import load_teacher
 from unic.tokens import Widths
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from unic.cache import cache_dir
 from unic.checkpoints import check, load, load_untrained
+from unic.core.cache_dir import cache_dir
+from unic.core.errors import ConfigError, DataError
+from unic.core.run_folder import RunDir
 from unic.data.datasets import DATASETS, Roots
-from unic.errors import ConfigError, DataError
 from unic.evals import EVALUATIONS, EvalOptions, evaluate, evaluations_for, splits_for
 from unic.evals.features import extract_together
 from unic.evals.linear.validation import log_odds
 from unic.models.encoder import ImageEncoder
-from unic.run import RunDir
 from unic.teachers import short_name
 from unic.version import __version__
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from unic.compare import baselines, evaluate_encoders
+from unic.core.run_folder import RunDir
 from unic.data.datasets.digits import write_digits
 from unic.evals import EvalOptions
 from unic.recipes import demo
 from unic.report.page import write_report
 from unic.report.plots import plot_losses
 from unic.report.tables import print_results, reported, to_markdown
-from unic.run import RunDir
 from unic.train.loop import train
 
 

@@ -19,8 +19,8 @@ from unic.checkpoints import read_student
 from unic.checkpoints.export import EXPORTS, export
 from unic.checkpoints.export.to_onnx import _HeadGraph
 from unic.checkpoints.saved import SavedStudent
+from unic.core.errors import ConfigError, DataError, WeightsError
 from unic.distill.standardize import Standardizer, StatisticsConfig
-from unic.errors import ConfigError, DataError, WeightsError
 from unic.models.ladder import LadderConfig
 from unic.models.positions import Resampling, fit_positions
 from unic.models.student import StudentConfig, build_encoder, build_student, read_encoder

@@ -17,12 +17,12 @@ from torch import Tensor
 from unic.checkpoints import imported, load, load_untrained, read_student
 from unic.checkpoints.imported import import_student
 from unic.checkpoints.published import read_published
-from unic.config import from_dict, to_dict
+from unic.core.config import from_dict, to_dict
+from unic.core.errors import ConfigError, WeightsError
+from unic.core.files import check_folder
 from unic.distill.standardize import StatisticsConfig
-from unic.errors import ConfigError, WeightsError
 from unic.models.ladder import LadderConfig
 from unic.models.student import StudentConfig, build_encoder, read_encoder, write_encoder
-from unic.run import check_folder
 
 STEP = "checkpoints/step-00000000"
 

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from unic.checkpoints import load, read_student
 from unic.checkpoints.published import read_published
-from unic.config import to_dict
+from unic.core.config import to_dict
+from unic.core.errors import ConfigError, WeightsError
 from unic.distill.standardize import StatisticsConfig
-from unic.errors import ConfigError, WeightsError
 from unic.models.dinov2 import dinov2_to_timm, student_config
 from unic.models.student import StudentConfig, build_encoder, write_encoder
 from unic.tokens import Tokens

@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unic.core.errors import DataError
 from unic.data.datasets import DATASETS
 from unic.data.datasets.digits import write_digits
 from unic.data.images import ImageList, read_image
-from unic.errors import DataError
 
 
 @pytest.fixture(scope="module")

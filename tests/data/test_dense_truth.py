@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, Roots, read_split
 from unic.data.datasets.check import check_dataset
 from unic.data.dense.truth import IGNORED, Depths, Masks, distinct_colours, read_depth, read_mask
-from unic.errors import DataError
 from unic.evals.splits import read_splits
 
 RULES = Masks(classes=("a", "b", "c"), palette=distinct_colours(3), first=1, ignored=(0, 255))

@@ -9,11 +9,11 @@ import torch
 from sklearn.datasets import load_sample_image
 from torch import Tensor
 
+from unic.core.errors import DataError
 from unic.data.dense import depth_views, segmentation_views
 from unic.data.dense.depth_views import Colour, DepthDraws
 from unic.data.dense.segmentation_views import SegmentationDraws
 from unic.data.dense.truth import IGNORED
-from unic.errors import DataError
 
 cv2 = pytest.importorskip("cv2")
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unic.cache import cache_dir
+from unic.core.cache_dir import cache_dir
+from unic.core.errors import DataError
 from unic.data.images import (
     MAX_PIXELS,
     BadImage,
@@ -23,7 +24,6 @@ from unic.data.images import (
     read_paths,
     scan_folder,
 )
-from unic.errors import DataError
 
 
 def picture(width: int = 40, height: int = 30) -> Image.Image:

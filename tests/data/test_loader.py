@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unic.core.errors import ConfigError, DataError
 from unic.data.images import BadImage, ImageList, read_image, read_paths
 from unic.data.loader import (
     BadImages,
@@ -26,7 +27,6 @@ from unic.data.loader import (
 )
 from unic.data.order import Sources, epoch_order, read_sources
 from unic.data.views import ViewConfig, evaluation_view, training_view
-from unic.errors import ConfigError, DataError
 from unic.tokens import Batch
 
 SMALL = DataConfig(views=ViewConfig(image_size=16))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
+from unic.core.errors import ConfigError
 from unic.data.views import ViewConfig, crop_box, cut, evaluation_view, geometric_draws, training_view
-from unic.errors import ConfigError
 
 SIZES = st.tuples(st.integers(1, 400), st.integers(1, 400))
 

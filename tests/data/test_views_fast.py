@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unic.config import from_dict, to_dict
+from unic.core.config import from_dict, to_dict
+from unic.core.errors import ConfigError
 from unic.data.augment import augment, photometric_parameters
 from unic.data.images import BadImage, read_image, sample_photographs
 from unic.data.loader import BadImages, DataConfig, training_batches
@@ -17,7 +18,6 @@ from unic.data.recolour import Photometric, recolour
 from unic.data.recolour_fast import recolour_fast
 from unic.data.views import ViewConfig, crop_box, cut, geometric_draws
 from unic.data.views_fast import read_view, shrink_of
-from unic.errors import ConfigError
 from unic.tokens import Batch
 
 FAST, SHRUNK = ViewConfig(pixels="fast"), ViewConfig(pixels="shrunk")

@@ -9,6 +9,7 @@ import torch
 from material import Colours, photographs
 from torch import nn
 
+from unic.core.rng import seeded_torch
 from unic.diagnosis.normalisation import (
     CONVENTIONS,
     Normalisation,
@@ -18,7 +19,6 @@ from unic.diagnosis.normalisation import (
     try_normalisations,
 )
 from unic.diagnosis.pictures import read_pictures
-from unic.keyed import seeded_torch
 from unic.models.timm_encoder import TimmEncoder, create_timm
 from unic.teachers import TEACHERS, TeacherSpec, load_teacher
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from material import photographs
 
+from unic.core.errors import ConfigError, DataError
 from unic.data.images import read_image
 from unic.data.views import evaluation_view
 from unic.diagnosis.pictures import read_pictures, spread
-from unic.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize(("count", "most"), [(10, 10), (3, 500), (1000, 7), (1, 1), (101, 100)])

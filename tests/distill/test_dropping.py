@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unic.core.rng import uniforms
 from unic.distill.dropping import keep_teachers
-from unic.keyed import uniforms
 
 
 def reference_keep(losses: np.ndarray, drop_prob: float, draws: np.ndarray) -> np.ndarray:

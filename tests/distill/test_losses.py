@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unic.core.errors import ConfigError
 from unic.distill.losses import LossConfig, teacher_losses, token_loss
-from unic.errors import ConfigError
 from unic.tokens import Tokens
 
 

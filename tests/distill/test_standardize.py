@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unic.core.errors import ConfigError
 from unic.distill.standardize import Moments, Standardizer, StatisticsConfig
-from unic.errors import ConfigError
 from unic.tokens import Tokens, Widths
 
 PUBLISHED = StatisticsConfig(warmup_batches=0, std_floor=0.0)

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unic.core.rng import uniforms
 from unic.distill.losses import LossConfig
 from unic.distill.standardize import Standardizer, StatisticsConfig
 from unic.distill.step import distill_step, validation_losses
-from unic.keyed import uniforms
 from unic.tokens import Batch, Tokens, Widths
 
 WIDTHS = {"a": Widths(3, 4), "b": Widths(5, 5)}

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from unic.core.errors import DataError, WeightsError
 from unic.data.datasets import DATASETS
 from unic.data.dense.truth import Depths
-from unic.errors import DataError, WeightsError
 from unic.evals.dense.depth_head import DepthHead, layers_for, read_depth_head
 from unic.evals.dense.depth_loss import sig_loss
 from unic.evals.dense.depth_metrics import DepthMetrics

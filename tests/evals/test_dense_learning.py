@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from unic.core.errors import DataError
 from unic.data.images import ImageList
-from unic.errors import DataError
 from unic.evals.dense import learning
 from unic.evals.dense.learning import Schedule, learn
 from unic.evals.dense.store import Packing

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from unic.errors import WeightsError
+from unic.core.errors import WeightsError
 from unic.evals.dense.segmentation_head import (
     SegmentationHead,
     pixel_loss,

@@ -7,11 +7,11 @@ import pytest
 import tyro
 from PIL import Image
 
+from unic.core.errors import ConfigError, DataError
+from unic.core.plugins import import_plugin
 from unic.data.datasets import DATASETS
-from unic.errors import ConfigError, DataError
 from unic.evals import EVALUATIONS, EvalOptions, Result, evaluate, options_type
 from unic.evals.knn import KnnConfig
-from unic.plugins import import_plugin
 
 RESULT = Result(
     model="dino",

@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from unic import parallel
+from unic.core import distributed
+from unic.core.errors import DataError
+from unic.core.files import MANIFEST, TEMPORARY
 from unic.data import loader
 from unic.data.images import ImageList, read_image_folder
-from unic.errors import DataError
 from unic.evals import feature_store
 from unic.evals.feature_store import OnDisk, locked
 from unic.evals.features import extract, extract_together
-from unic.run import MANIFEST, TEMPORARY
 from unic.tokens import Tokens
 
 CPU = torch.device("cpu")
@@ -230,7 +230,7 @@ def test_the_bar_on_a_terminal_hands_on_every_batch(encoder, images, monkeypatch
 
 
 def test_long_work_is_heard_of_now_and_then(encoder, images, monkeypatch, caplog):
-    monkeypatch.setattr("unic.progress.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("unic.core.progress.SECONDS_BETWEEN_LINES", 0.0)
     with caplog.at_level(logging.INFO):
         cls(encoder, images, batch_size=6)
     assert "12/18 images" in caplog.text and "img/s" in caplog.text and "s left" in caplog.text
@@ -526,7 +526,7 @@ def test_what_happens_to_one_process_happens_to_all(sizes, tmp_path, kind):
 
 
 def second_fails(folder: str, paths: tuple[str, ...]) -> bytes:
-    if parallel.rank() == 1:
+    if distributed.rank() == 1:
         Noted.forward = lambda self, images: Tokens(
             torch.full((len(images), 16), np.nan), torch.zeros(len(images), 2, 24)
         )

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.evals import EvalOptions, own_settings
 from unic.evals.knn import KnnConfig, _possible_ks, _ranking, knn_predict
 from unic.evals.knn_fast import Searched, nearest_fast

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from unic.core.errors import ConfigError
 from unic.data.datasets import Roots, Targets
 from unic.data.images import ImageList
-from unic.errors import ConfigError
 from unic.evals.splits import Splits, ranking, read_splits
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unic.errors import ConfigError, DataError
+from unic.core.errors import ConfigError, DataError
 from unic.evals.linear.validation import check_features, log_odds, split_trainval
 
 

@@ -17,11 +17,11 @@ from torch import nn
 from torch.testing import assert_close
 
 from unic.checkpoints.saved import SavedStudent
+from unic.core.errors import ConfigError, DataError, WeightsError
 from unic.data.datasets import DATASETS, DatasetSpec, Targets
 from unic.data.datasets.imagenet import wnids
 from unic.data.images import ImageList, read_image_folder
 from unic.distill.standardize import Standardizer, StatisticsConfig
-from unic.errors import ConfigError, DataError, WeightsError
 from unic.evals import EVALUATIONS, EvalOptions, Result, evaluate, options_type
 from unic.evals.prompts import class_names
 from unic.evals.zero_shot import ZeroShotConfig, choose_teacher, class_embeddings, zero_shot_scores
@@ -502,7 +502,7 @@ def test_texts_that_cannot_be_kept_are_used(reference, tmp_path, caplog):
 
 
 def test_long_work_is_heard_of_now_and_then(reference, monkeypatch, caplog):
-    monkeypatch.setattr("unic.progress.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("unic.core.progress.SECONDS_BETWEEN_LINES", 0.0)
     with caplog.at_level(logging.INFO):
         class_embeddings(load_text_tower(reference), WORDS, reference=reference, cache=None)
     assert "240/640 texts" in caplog.text and "s left" in caplog.text and "640 texts in" in caplog.text

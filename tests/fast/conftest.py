@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from unic.core.run_folder import RunDir
 from unic.recipes import debug
-from unic.run import RunDir
 from unic.train.loop import train
 
 

@@ -18,8 +18,8 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from unic import compiling
 from unic.bench.step import TrainingStep
+from unic.core import compile_cache
 from unic.data.augment import photometric_parameters
 from unic.data.recolour import recolour
 from unic.data.recolour_at_once import recolour_at_once
@@ -67,9 +67,9 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
             yield ACCELERATOR
         return
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    compiling._compiled.cache_clear()
+    compile_cache._compiled.cache_clear()
     yield torch.device("cpu")
-    compiling._compiled.cache_clear()
+    compile_cache._compiled.cache_clear()
 
 
 def close(found: Tensor, wanted: Tensor, tolerance: float) -> bool:
@@ -170,7 +170,7 @@ def test_gelu_and_its_gradient_are_torch_s(device):
     wanted = F.gelu(exact)
     (of_exact,) = torch.autograd.grad(wanted.sum(), exact)
     x = numbers.to(device).requires_grad_()
-    found = compiling.compiled(FastGelu().forward)(x)
+    found = compile_cache.compiled(FastGelu().forward)(x)
     (of_x,) = torch.autograd.grad(found.sum(), x)
     assert (found.cpu() - wanted).abs().max() < 1e-6
     assert (of_x.cpu() - of_exact).abs().max() < 1e-6
@@ -179,7 +179,7 @@ def test_gelu_and_its_gradient_are_torch_s(device):
 def test_gelu_in_bf16_is_torch_s_to_its_last_bit(device):
     x = torch.linspace(-6, 6, 5_001).bfloat16().to(device)
     wanted = F.gelu(x.float()).bfloat16()
-    found = compiling.compiled(fast_gelu)(x)
+    found = compile_cache.compiled(fast_gelu)(x)
     assert ((found.float() - wanted.float()).abs() <= 2**-7 * wanted.float().abs() + 1e-6).all()
 
 
@@ -231,7 +231,7 @@ def test_plain_kernels_never_ask_for_the_compiler(kernels, monkeypatch):
         raise AssertionError("compiled")
 
     monkeypatch.setattr(torch, "compile", refuse)
-    compiling._compiled.cache_clear()
+    compile_cache._compiled.cache_clear()
     recipe = replace(debug(), teachers=("timm:test_vit?pretrained=0&image_size=32",))
     recipe = replace(recipe, speed=replace(recipe.speed, kernels=kernels))
     assert ACCELERATOR is not None
@@ -266,7 +266,7 @@ def test_standardised_features_and_moments_are_the_definition_s(device):
     fast = Standardizer(Widths(12, 8), StatisticsConfig()).to(device)
     fast.load_state_dict(plain.state_dict())
     for name in ("forward", "moments"):
-        compiling.compile_method(fast, name)
+        compile_cache.compile_method(fast, name)
     there = Tokens(tokens.cls.to(device), tokens.patches.to(device))
     found, wanted = fast(there), plain(tokens)
     assert close(found.cls.cpu(), wanted.cls, 1e-5) and close(found.patches.cpu(), wanted.patches, 1e-5)

@@ -5,7 +5,7 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.models.timm_encoder import TimmEncoder, create_timm
 
 # name, image size: class token; registers; no class token and attention pooling; average pooling; CNN; NHWC maps.

@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import nn
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.models.encoder import ImageEncoder
 from unic.models.maps import centre_padded, sharing_weights
 from unic.models.positions import Resampling, positions_of, resample_positions

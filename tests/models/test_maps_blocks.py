@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.models.positions import Resampling, resample_positions
 from unic.models.timm_encoder import TimmEncoder
 

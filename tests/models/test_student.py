@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.models.ladder import Ladder, LadderConfig
 from unic.models.student import Student, StudentConfig, build_student
 from unic.tokens import Tokens, Widths

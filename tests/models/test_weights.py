@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from unic.errors import WeightsError
+from unic.core.errors import WeightsError
 from unic.models.weights import load_strictly, read_weights
 
 

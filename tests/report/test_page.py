@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from unic.cli import main
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.report import page as page_module
 from unic.report.markup import script_json, tag
 from unic.report.markup import text_of as text_of_value

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.report.charts import colours, radar_chart, ranked
 from unic.report.curves import in_order, panels, series, thinned
 from unic.report.differing import MISSING, flat, shared_and_differing

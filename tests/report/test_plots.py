@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unic.errors import DataError
+from unic.core.errors import DataError
 from unic.report.plots import _series, _teacher_and_token, plot_losses
 
 TEACHERS = ("dino", "hf-hub:org/ibot")

@@ -16,7 +16,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from unic.errors import WeightsError
+from unic.core.errors import WeightsError
 from unic.models.positions import Resampling, resample_positions
 from unic.teachers import TEACHERS, TeacherSpec, _load_published, licence, load_teacher, missing_weights
 from unic.teachers.fetch import WeightsFile

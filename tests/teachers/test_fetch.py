@@ -20,8 +20,8 @@ from pathlib import Path
 import launch
 import pytest
 
-from unic.errors import ConfigError, WeightsError
-from unic.run import TEMPORARY
+from unic.core.errors import ConfigError, WeightsError
+from unic.core.files import TEMPORARY
 from unic.teachers import download
 from unic.teachers.fetch import WeightsFile, fetch, weights_dir
 

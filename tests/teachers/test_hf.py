@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unic.errors import ConfigError, UnicError, WeightsError
+from unic.core.errors import ConfigError, UnicError, WeightsError
 from unic.teachers import load_teacher
 
 transformers = pytest.importorskip("transformers")

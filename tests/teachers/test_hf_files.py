@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.teachers.hf_files import hub_file
 
 COMMIT = "1" * 40

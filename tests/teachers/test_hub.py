@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.teachers import load_teacher
 
 MEAN, STD = (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unic.errors import ConfigError, WeightsError
+from unic.core.errors import ConfigError, WeightsError
 from unic.models.timm_encoder import TimmEncoder
 from unic.teachers import load_teacher
 

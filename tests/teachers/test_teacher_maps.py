@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.models.positions import Resampling, resample_positions
 from unic.teachers import load_teacher
 

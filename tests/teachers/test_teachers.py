@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from unic.core.errors import ConfigError, WeightsError
 from unic.data.images import read_image
 from unic.data.views import evaluation_view
-from unic.errors import ConfigError, WeightsError
 from unic.teachers import TEACHERS, efficientnet_lite, load_teacher, short_name
 from unic.teachers.live import LiveTeachers, load_teachers, resample
 from unic.tokens import Batch, Tokens

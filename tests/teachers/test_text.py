@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unic.errors import ConfigError, WeightsError
+from unic.core.errors import ConfigError, WeightsError
 from unic.teachers import TEACHERS, TeacherSpec, load_teacher
 from unic.teachers.text import load_text_tower
 

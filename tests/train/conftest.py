@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from unic import recipes
-from unic.config import to_dict
+from unic.core.config import to_dict
 from unic.train import loop
 from unic.train.loop import train
 from unic.train.recipe import Recipe

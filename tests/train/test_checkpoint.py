@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from unic.cli import main
-from unic.errors import WeightsError
-from unic.run import check_folder, newest_valid
+from unic.core.errors import WeightsError
+from unic.core.files import check_folder, newest_valid
 from unic.train import checkpoint
 from unic.train.loop import train
 from unic.train.recipe import Recipe

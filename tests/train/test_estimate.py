@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from unic import recipes
+from unic.core.errors import ConfigError
+from unic.core.run_folder import RunDir
 from unic.distill.losses import teacher_losses
-from unic.errors import ConfigError
 from unic.models.student import build_student
-from unic.run import RunDir
 from unic.teachers import TEACHERS
 from unic.teachers.fetch import WeightsFile
 from unic.tokens import Tokens, Widths

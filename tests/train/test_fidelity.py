@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from sklearn.metrics import r2_score
 
-from unic.config import to_dict
+from unic.core.config import to_dict
+from unic.core.errors import ConfigError
+from unic.core.run_folder import RunDir
 from unic.data.order import read_sources
 from unic.data.views import evaluation_view
 from unic.distill.measures import effective_rank, explained_variance
-from unic.errors import ConfigError
 from unic.evals.knn import knn_predict
-from unic.run import RunDir
 from unic.tokens import Batch
 from unic.train import fidelity, loop
 from unic.train.alarms import behind, collapses

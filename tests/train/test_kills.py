@@ -13,8 +13,8 @@ from pathlib import Path
 import launch
 import pytest
 
-from unic.config import to_dict
-from unic.run import check_folder
+from unic.core.config import to_dict
+from unic.core.files import check_folder
 from unic.train.recipe import Recipe
 
 NUM_STEPS, EVERY = 48, 3

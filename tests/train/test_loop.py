@@ -20,9 +20,9 @@ import torch
 from safetensors.torch import save_file
 
 from unic.cli import main
-from unic.config import from_dict, read_json
-from unic.errors import ConfigError, NonFiniteError
-from unic.run import check_folder
+from unic.core.config import from_dict, read_json
+from unic.core.errors import ConfigError, NonFiniteError
+from unic.core.files import check_folder
 from unic.teachers.live import LiveTeachers
 from unic.tokens import Tokens
 from unic.train import loop

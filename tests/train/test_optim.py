@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.models.ladder import LadderConfig
 from unic.models.student import StudentConfig, build_student
 from unic.tokens import Widths

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unic.errors import DataError, NonFiniteError
+from unic.core.errors import DataError, NonFiniteError
 from unic.train import loop
 from unic.train.outcome import Outcomes
 

@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.recipes import RECIPES
 from unic.train.recipe import FREE_TO_CHANGE, LogConfig, Recipe, SpeedConfig
 

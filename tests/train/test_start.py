@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from timm.layers import resample_abs_pos_embed
 
 from unic.checkpoints.saved import read_run
-from unic.errors import ConfigError, WeightsError
+from unic.core.errors import ConfigError, WeightsError
+from unic.core.files import file_sha256, write_folder
+from unic.core.run_folder import RunDir
 from unic.fast.gelu import FastGelu
 from unic.models.student import build_student
-from unic.run import RunDir, file_sha256, write_folder
 from unic.train import setup
 from unic.train.checkpoint import TrainState
 from unic.train.loop import train
@@ -124,7 +125,7 @@ def test_positions_are_resampled_to_another_image_size(first, begin):
 
 
 def _views(run: Path):
-    from unic.config import from_dict
+    from unic.core.config import from_dict
     from unic.data.views import ViewConfig
 
     return from_dict(ViewConfig, json.loads((run / "config.json").read_text())["data"]["views"])

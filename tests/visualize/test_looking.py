@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from tiny import CPU, cnn_encoder, picture, vit, vit_encoder
 
+from unic.core.errors import ConfigError, DataError, WeightsError
 from unic.data.views import evaluation_view
-from unic.errors import ConfigError, DataError, WeightsError
 from unic.models.timm_encoder import TimmEncoder
 from unic.visualize.looking import FINE, Shown, look
 

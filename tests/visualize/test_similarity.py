@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import random_maps
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.visualize.similarity import read_patch, similarities
 
 

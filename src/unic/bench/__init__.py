@@ -18,9 +18,9 @@ from unic.bench.machine import commit, matmul_flops, processor
 from unic.bench.modelled import modelled_flops
 from unic.bench.reading import Reading, read_images
 from unic.bench.step import PARTS, Facts, Timed
+from unic.core.environment import environment
+from unic.core.errors import ConfigError
 from unic.data.loader import auto_workers
-from unic.errors import ConfigError
-from unic.run import environment
 from unic.train.estimate import IMAGENET_1K, UTILISATION, Estimate, estimate
 from unic.train.recipe import Recipe
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from unic.bench.step import Facts, Timed, TrainingStep
-from unic.errors import ConfigError, UnicError
+from unic.core.errors import ConfigError, UnicError
+from unic.core.plugins import import_plugin
 from unic.fast.allocator import keep_freed_memory
-from unic.plugins import import_plugin
 from unic.train.recipe import Recipe
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from unic import keyed
+from unic.core import rng
 from unic.data.loader import BadImages, training_batches
 from unic.data.order import read_sources
 from unic.train.recipe import Recipe
@@ -64,7 +64,7 @@ def _timed(recipe: Recipe, roots: Sequence[str], batch: int, workers: int, *, ma
 
 def _write_photographs(folder: Path, count: int) -> None:
     """Smooth colours with some grain: files of about 100 kB, as photographs have."""
-    draw = keyed.generator(0, "photographs")
+    draw = rng.generator(0, "photographs")
     for number in range(count):
         coarse = Image.fromarray(draw.integers(0, 256, (12, 16, 3), dtype=np.uint8))
         smooth = np.asarray(coarse.resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC), dtype=np.float32)

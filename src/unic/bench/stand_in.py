@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from unic.errors import ConfigError
-from unic.keyed import seeded_torch
+from unic.core.errors import ConfigError
+from unic.core.rng import seeded_torch
 from unic.models.encoder import ImageEncoder
 from unic.teachers import load_teacher, missing_weights, outline_teacher, parse_reference
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from unic.checkpoints.published import read_published
 from unic.checkpoints.saved import SavedStudent, read_config, read_run
-from unic.config import from_dict
-from unic.errors import ConfigError
+from unic.core.config import from_dict
+from unic.core.errors import ConfigError
 from unic.models.encoder import ImageEncoder
 from unic.models.student import ENCODER_FILE, StudentConfig, build_encoder
 from unic.models.timm_encoder import TimmEncoder

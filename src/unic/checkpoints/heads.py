@@ -7,9 +7,9 @@ from typing import Any
 from torch import nn
 
 from unic.checkpoints.saved import SavedStudent, ladder_of, standardizers_of
-from unic.config import from_dict, to_dict
+from unic.core.config import from_dict, to_dict
+from unic.core.errors import WeightsError
 from unic.distill.standardize import StatisticsConfig
-from unic.errors import WeightsError
 from unic.models.ladder import LadderConfig
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import read_metadata, read_weights, write_weights

@@ -10,11 +10,11 @@ from typing import Any
 
 from unic.checkpoints.published import read_published
 from unic.checkpoints.saved import SavedStudent, read_run
-from unic.config import to_dict
-from unic.errors import ConfigError
+from unic.core.config import to_dict
+from unic.core.errors import ConfigError
+from unic.core.files import TEMPORARY, file_sha256, write_folder, write_json
 from unic.models.student import ENCODER_FILE, write_encoder
 from unic.models.weights import write_weights
-from unic.run import TEMPORARY, file_sha256, write_folder, write_json
 
 IMPORTED_FILE = "imported.json"
 

@@ -9,9 +9,11 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from unic.config import from_dict, read_json
+from unic.core.config import from_dict, read_json
+from unic.core.errors import ConfigError, WeightsError
+from unic.core.files import newest_valid
+from unic.core.plugins import unknown
 from unic.distill.standardize import Standardizer, StatisticsConfig
-from unic.errors import ConfigError, WeightsError
 from unic.models.dinov2 import resampling
 from unic.models.encoder import ImageEncoder
 from unic.models.ladder import Ladder, LadderConfig, read_ladder
@@ -20,8 +22,6 @@ from unic.models.positions import positions_of
 from unic.models.student import StudentConfig, build_encoder
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import below, load_strictly
-from unic.plugins import unknown
-from unic.run import newest_valid
 from unic.teachers import short_name
 from unic.tokens import Tokens, Widths
 

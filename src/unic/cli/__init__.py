@@ -15,8 +15,8 @@ from unic.cli.measuring import datasets, evaluate
 from unic.cli.reporting import report
 from unic.cli.runs import demo, distill, recipes
 from unic.cli.seeing import visualize
-from unic.errors import EXIT_TERMINATED, EXIT_USER, ConfigError, UnicError
-from unic.plugins import import_plugin, unknown
+from unic.core.errors import EXIT_TERMINATED, EXIT_USER, ConfigError, UnicError
+from unic.core.plugins import import_plugin, unknown
 from unic.version import __version__
 
 VERBS: dict[str, Callable[[list[str]], int]] = {

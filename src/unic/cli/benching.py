@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unic.cli.options import Common, parse, process_group
-from unic.errors import ConfigError
-from unic.plugins import unknown
+from unic.core.errors import ConfigError
+from unic.core.plugins import unknown
 
 if TYPE_CHECKING:
     from unic.train.recipe import Recipe
@@ -19,10 +19,10 @@ def bench(words: list[str]) -> int:
     """
     from rich.console import Console
 
-    from unic import parallel
     from unic.bench import Choices, measure
     from unic.bench.tables import print_measured
-    from unic.run import write_json
+    from unic.core import distributed
+    from unic.core.files import write_json
 
     options = parse(_options(), words, "bench")
     recipe = _recipe(options.recipe)
@@ -30,8 +30,10 @@ def bench(words: list[str]) -> int:
     if options.out and not options.out.absolute().parent.is_dir():
         raise FileNotFoundError(f"{options.out.parent}: no such folder; make it, or give another --out")
     with process_group(options.device) as device:
-        if parallel.world_size() > 1:
-            raise ConfigError(f"unic bench measures one process, got {parallel.world_size()}; start it alone")
+        if distributed.world_size() > 1:
+            raise ConfigError(
+                f"unic bench measures one process, got {distributed.world_size()}; start it alone"
+            )
         found = {"recipe": options.recipe, **measure(recipe, choices, device=device)}
     print_measured(found, Console())
     if options.out:
@@ -41,7 +43,7 @@ def bench(words: list[str]) -> int:
 
 def _recipe(name: str) -> "Recipe":
     """By its name, or from the config.json of a run."""
-    from unic.config import from_dict, read_json
+    from unic.core.config import from_dict, read_json
     from unic.recipes import RECIPES
     from unic.train.recipe import Recipe
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unic.cli.options import Common, parse, process_group
-from unic.errors import ConfigError, UnicError
-from unic.plugins import unknown
+from unic.core.errors import ConfigError, UnicError
+from unic.core.plugins import unknown
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from unic.cli.options import Common, parse, process_group
-from unic.errors import ConfigError
-from unic.plugins import unknown
+from unic.core.errors import ConfigError
+from unic.core.plugins import unknown
 
 if TYPE_CHECKING:
     from unic.data.datasets.check import Part
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def evaluate(words: list[str]) -> int:
     """Measure encoders: unic evaluate ENCODER... --data-root DIR --evals knn logreg-fast | --suite transfer"""
-    from unic import parallel
     from unic.compare import baselines, compute_features, evaluate_encoders
+    from unic.core import distributed
     from unic.data.datasets import Roots
     from unic.report.tables import print_results
 
@@ -26,9 +26,9 @@ def evaluate(words: list[str]) -> int:
     }  # fmt: skip
     asked = (options.encoders, options.plan(), Roots.parse(options.data_root), options.settings)
     with process_group(options.device) as device:
-        if parallel.world_size() > 1:
+        if distributed.world_size() > 1:
             compute_features(*asked, device=device, **chosen)
-        is_main = parallel.is_main()
+        is_main = distributed.is_main()
     # Features take all processes; what is learned from them is for one, and the others need not wait for it.
     if is_main:
         results = evaluate_encoders(*asked, device=device, out=options.out, **chosen)

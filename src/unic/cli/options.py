@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -27,18 +27,18 @@ def parse(options: type, words: list[str], verb: str) -> Any:
 @contextlib.contextmanager
 def process_group(device: str) -> "Iterator[torch.device]":
     """Joins other processes, and lets the main one talk: the others only warn."""
-    from unic import parallel
+    from unic.core import distributed
 
-    with parallel.process_group(device) as chosen:
+    with distributed.process_group(device) as chosen:
         logging.basicConfig(
             level=logging.WARNING,  # of other libraries
             format="%(asctime)s %(message)s"
-            if parallel.world_size() == 1
-            else f"%(asctime)s [{parallel.rank()}] %(message)s",
+            if distributed.world_size() == 1
+            else f"%(asctime)s [{distributed.rank()}] %(message)s",
             datefmt="%H:%M:%S",
             force=True,
         )
-        logging.getLogger("unic").setLevel(logging.INFO if parallel.is_main() else logging.WARNING)
+        logging.getLogger("unic").setLevel(logging.INFO if distributed.is_main() else logging.WARNING)
         yield chosen
 
 

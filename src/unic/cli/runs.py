@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from unic.cli.options import Common, expect_list, parse, process_group
-from unic.errors import EXIT_TERMINATED, ConfigError
-from unic.plugins import unknown
+from unic.core.errors import EXIT_TERMINATED, ConfigError
+from unic.core.plugins import unknown
 
 if TYPE_CHECKING:
     from unic.train.recipe import Recipe
@@ -105,7 +105,7 @@ def _with_absolute_roots(recipe: "Recipe") -> "Recipe":
 
 def _take_recipe(words: list[str]) -> tuple[str, "Recipe", list[str]]:
     """The first word as a recipe: a name, or the config.json of a run (called RUN-repeat)."""
-    from unic.config import from_dict, read_json
+    from unic.core.config import from_dict, read_json
     from unic.recipes import RECIPES
     from unic.train.recipe import Recipe
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from unic.cli.options import Common, parse, process_group
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from unic.visualize.looking import Shown
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def visualize(words: list[str]) -> int:
     """Draw what encoders see: unic visualize ENCODER... --images FILE_OR_FOLDER... --kinds pca similarity attention"""
-    from unic import parallel
+    from unic.core import distributed
     from unic.visualize import Choices
     from unic.visualize import visualize as draw
     from unic.visualize.photographs import photographs
@@ -31,7 +31,7 @@ def visualize(words: list[str]) -> int:
     )  # fmt: skip
     named = _named(options.encoders)
     with process_group(options.device) as device:
-        if not parallel.is_main():
+        if not distributed.is_main():
             return 0
         pictures = photographs(options.images, options.max_images)
         for path in draw(

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from unic import keyed
+from unic.core import rng
 from unic.data.recolour import Photometric, recolour
 from unic.data.recolour_at_once import recolour_at_once
 from unic.data.recolour_fast import recolour_fast
@@ -36,7 +36,7 @@ def augment(
 def photometric_parameters(
     view: Int64[Tensor, " B"], index: Int64[Tensor, " B"], seed: int, cfg: ViewConfig
 ) -> Photometric:
-    draws = keyed.uniforms(seed, "photometric", view, index, 13)
+    draws = rng.uniforms(seed, "photometric", view, index, 13)
     strengths = torch.tensor(cfg.jitter)
     centre = torch.tensor([1.0, 1.0, 1.0, 0.0])
     low = torch.cat([(centre - strengths)[:3].clamp(min=0), -strengths[3:]])

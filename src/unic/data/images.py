@@ -19,9 +19,9 @@ from jaxtyping import Int64, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from unic.cache import cache_dir
-from unic.errors import DataError
-from unic.run import write_atomically
+from unic.core.cache_dir import cache_dir
+from unic.core.errors import DataError
+from unic.core.files import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -19,14 +19,14 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from unic import keyed
+from unic.core import rng
+from unic.core.errors import ConfigError, DataError
+from unic.core.files import read_lines, write_atomically
 from unic.data.images import BadImage, ImageList, read_image
 from unic.data.order import Sources, epoch_order
 from unic.data.views import ViewConfig, cut, evaluation_view, geometric_draws
 from unic.data.views_fast import read_view
 from unic.data.worker import leave_signals_to_main
-from unic.errors import ConfigError, DataError
-from unic.run import read_lines, write_atomically
 from unic.tokens import Batch
 
 log = logging.getLogger(__name__)
@@ -248,7 +248,7 @@ class _Steps(Dataset[_Work]):
                 return self._view(_path(self._paths, candidate), draws), candidate
             except BadImage as error:
                 bad.append(error)
-            draw = keyed.generator(self._seed, "replacement", view, index, attempt)
+            draw = rng.generator(self._seed, "replacement", view, index, attempt)
             candidate = int(draw.integers(len(self._paths)))
             draws = geometric_draws(self._seed, torch.tensor([view]), torch.tensor([candidate]))[0].tolist()
         raise DataError(

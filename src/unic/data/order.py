@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from unic import keyed
+from unic.core import rng
+from unic.core.errors import ConfigError
 from unic.data.images import ImageList, read_paths
-from unic.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def epoch_order(
     seen, across epochs too. An image that comes several times an epoch is a new view each time.
     """
     if not weights:
-        order = keyed.generator(seed, "order", epoch).permutation(len(sources))
+        order = rng.generator(seed, "order", epoch).permutation(len(sources))
         return order, np.full_like(order, epoch)
     indices, views, start = [], [], 0
     counts = _largest_remainder(weights, len(sources))
@@ -63,11 +63,11 @@ def epoch_order(
         positions = np.arange(epoch * count, (epoch + 1) * count)
         view, place = np.divmod(positions, len(part))
         for turn in np.unique(view):
-            permutation = keyed.generator(seed, "root", number, int(turn)).permutation(len(part))
+            permutation = rng.generator(seed, "root", number, int(turn)).permutation(len(part))
             indices.append(start + permutation[place[view == turn]])
         views.append(view)
         start += len(part)
-    shuffle = keyed.generator(seed, "order", epoch).permutation(len(sources))
+    shuffle = rng.generator(seed, "order", epoch).permutation(len(sources))
     return np.concatenate(indices)[shuffle], np.concatenate(views)[shuffle]
 
 

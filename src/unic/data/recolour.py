@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
+from unic.core.device import to_device
 from unic.data.views import ViewConfig
-from unic.sending import sent
 
 LUMA = (0.2989, 0.587, 0.114)
 
@@ -125,8 +125,8 @@ def _change(
     """Replaces the chosen images by `operation(images, their values)`, in place."""
     rows = chosen.nonzero()[:, 0]
     if len(rows):
-        there = sent(rows, pixels.device)
-        pixels[there] = operation(pixels[there], sent(values[rows], pixels.device))
+        there = to_device(rows, pixels.device)
+        pixels[there] = operation(pixels[there], to_device(values[rows], pixels.device))
 
 
 def _gray(x: Float[Tensor, "G 3 H W"]) -> Float[Tensor, "G 1 H W"]:

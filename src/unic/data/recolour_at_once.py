@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
-from unic.compiling import compiled
+from unic.core.compile_cache import compiled
+from unic.core.device import to_device
 from unic.data.recolour import JITTERS, Photometric, blur_some, grayscale, solarize
 from unic.data.views import ViewConfig
-from unic.sending import sent
 
 
 def recolour_at_once(
@@ -21,7 +21,7 @@ def recolour_at_once(
     """What `recolour` gives, to one grey level."""
     order = parameters.order.where(parameters.jitters[:, None], len(JITTERS))  # which is none of them
     numbers = (order, parameters.factors, parameters.grays, parameters.solarizes)
-    order, factors, grays, solarizes = (sent(x, images.device) for x in numbers)
+    order, factors, grays, solarizes = (to_device(x, images.device) for x in numbers)
     pixels = compiled(_colours)(images, order, factors, grays)
     blur_some(pixels, parameters, cfg)
     return compiled(_in_bytes)(pixels, solarizes, cfg.solarize_threshold)

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from unic import keyed
-from unic.errors import ConfigError
+from unic.core import rng
+from unic.core.errors import ConfigError
 
 _ATTEMPTS = 10
 
@@ -101,7 +101,7 @@ def geometric_draws(
     seed: int, view: Int64[Tensor, " B"], index: Int64[Tensor, " B"]
 ) -> Float[Tensor, "B 23"]:
     """What `cut` needs for each image; for a batch at once, since hashing one key costs as much as many."""
-    return keyed.uniforms(seed, "geometric", view, index, 2 * _ATTEMPTS + 3)
+    return rng.uniforms(seed, "geometric", view, index, 2 * _ATTEMPTS + 3)
 
 
 def cut(image: Image.Image, draws: Sequence[float], cfg: ViewConfig) -> UInt8[Tensor, "3 S S"]:

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
+from unic.core.errors import ConfigError
+from unic.core.files import write_json
 from unic.diagnosis.findings import Facts, Finding, find
 from unic.diagnosis.normalisation import Trial, declared, published, try_normalisations
 from unic.diagnosis.pictures import read_pictures, spread
 from unic.diagnosis.rows import Pair, Row, pairs_of, rows_of
 from unic.diagnosis.seen import Seen, look
-from unic.errors import ConfigError
-from unic.run import write_json
 from unic.teachers.live import check_names, load_teachers
 from unic.version import __version__
 

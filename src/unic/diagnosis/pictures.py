@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from unic.core.errors import ConfigError, DataError
+from unic.core.progress import with_progress
 from unic.data.images import read_paths
 from unic.data.loader import auto_workers, evaluation_views
-from unic.errors import ConfigError, DataError
-from unic.progress import with_progress
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from unic.core.progress import with_progress
+from unic.core.rng import uniforms
 from unic.diagnosis.memory import LiveBytes, parameter_bytes
 from unic.diagnosis.pictures import Pictures
-from unic.keyed import uniforms
 from unic.models.encoder import ImageEncoder
-from unic.progress import with_progress
 from unic.teachers.live import resample
 from unic.tokens import Tokens
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.tokens import Tokens
 
 

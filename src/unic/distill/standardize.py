@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.tokens import Tokens, Widths
 
 EPS = 1e-6

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from unic.core.rng import uniforms
 from unic.distill.dropping import keep_teachers
 from unic.distill.losses import LossConfig, TokenLoss, TokenLosses, teacher_losses, token_loss
 from unic.distill.standardize import Moments, Standardizer
-from unic.keyed import uniforms
 from unic.tokens import Batch, TargetSource, Tokens
 
 

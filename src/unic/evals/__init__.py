@@ -19,13 +19,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unic.config import from_dict
+from unic.core.config import from_dict
+from unic.core.errors import ConfigError
+from unic.core.plugins import Registry
 from unic.data.datasets import DATASETS, Roots, Targets, Task
 from unic.data.images import ImageList
-from unic.errors import ConfigError
 from unic.evals.features import Precision, Token, extract
 from unic.evals.splits import NUM_RANKED, Splits, ranking, read_splits
-from unic.plugins import Registry
 from unic.tokens import Encoder
 
 log = logging.getLogger(__name__)

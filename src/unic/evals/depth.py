@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from unic import keyed
+from unic.core import rng
+from unic.core.errors import ConfigError, DataError
+from unic.core.progress import with_progress
 from unic.data.dense import depth_views
 from unic.data.dense.truth import Depths, read_depth, size_of
 from unic.data.images import read_pixels
-from unic.errors import ConfigError, DataError
 from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
 from unic.evals.dense.depth_head import DepthHead, layers_for, read_depth_head
 from unic.evals.dense.depth_loss import sig_loss
@@ -33,7 +34,6 @@ from unic.evals.dense.seen import Seen
 from unic.evals.dense.views import Cutting
 from unic.models.encoder import ImageEncoder
 from unic.models.weights import read_weights
-from unic.progress import with_progress
 from unic.tokens import Encoder, TokenMaps
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def run(encoder: Encoder, data: EvalData, options: EvalOptions) -> list[Result]:
         )
         head, folder = head.to(data.device), None
     else:
-        with keyed.seeded_torch(config.seed, "depth head"):
+        with rng.seeded_torch(config.seed, "depth head"):
             head = DepthHead(widths, nearest=depths.nearest, farthest=depths.farthest).to(data.device)
         folder = _learn(head, seen, data, config, options)
     found = _test(head, seen, data, config, folder)

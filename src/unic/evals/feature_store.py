@@ -25,9 +25,9 @@ from filelock import FileLock, Timeout
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from unic import parallel
-from unic.errors import DataError
-from unic.run import MANIFEST, TEMPORARY, read_lines, remove_folder, write_atomically, write_json
+from unic.core import distributed
+from unic.core.errors import DataError
+from unic.core.files import MANIFEST, TEMPORARY, read_lines, remove_folder, write_atomically, write_json
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +78,11 @@ class InMemory:
         self._features[shard.start : shard.stop] = rows
 
     def complete(self) -> Float[Tensor, "M D"]:
-        if parallel.world_size() > 1:
+        if distributed.world_size() > 1:
             for shard in shards_of(len(self._features)):
                 # Added as integers: those of all other processes are 0, so that every bit arrives as it was.
                 bits = self._features[shard.start : shard.stop].view(torch.int32)
-                bits.copy_(parallel.all_reduce_(bits.to(self._device, copy=True)))
+                bits.copy_(distributed.all_reduce_(bits.to(self._device, copy=True)))
         return self._features
 
 
@@ -122,7 +122,7 @@ class OnDisk:
         Every byte is compared with its sum, each time: 2 to 3 seconds for ImageNet's 4 GB, which those who asked
         are about to read anyway; a disk that loses bits does not change a file's time.
         """
-        self._problem = parallel.on_main(self._why_not)
+        self._problem = distributed.run_on_rank0(self._why_not)
         return None if self._problem else self._mapped()
 
     def prepare(self) -> None:
@@ -130,7 +130,7 @@ class OnDisk:
 
         Only between `locked` and its end. Raises OSError where there is no room.
         """
-        self.done = parallel.on_main(self._prepare)
+        self.done = distributed.run_on_rank0(self._prepare)
 
     def add(self, shard: range, rows: Shaped[Tensor, "S D"]) -> None:
         """On the disk, and recorded there after that, when this returns."""
@@ -141,7 +141,7 @@ class OnDisk:
                 file.seek(shard.start * self._row_bytes)
                 file.write(content)
                 _flush(file)
-            with (self._part / f"shards-{parallel.rank()}.jsonl").open("a") as lines:
+            with (self._part / f"shards-{distributed.rank()}.jsonl").open("a") as lines:
                 lines.write(_line(shard, hashlib.sha256(content).hexdigest()))
                 _flush(lines)
         except OSError as error:
@@ -152,24 +152,24 @@ class OnDisk:
 
     def complete(self) -> Shaped[Tensor, "M D"]:
         """Seals the features, gives them their name, and maps them."""
-        parallel.on_main(self._seal)
+        distributed.run_on_rank0(self._seal)
         return self._mapped()
 
     def leave(self) -> None:
         """Gives back the room of features of which no shard was finished."""
         records = self._part.glob("shards-*.jsonl")
-        if parallel.is_main() and not any(file.stat().st_size for file in records):
+        if distributed.is_main() and not any(file.stat().st_size for file in records):
             shutil.rmtree(self._part, ignore_errors=True)
 
     def _mapped(self) -> Shaped[Tensor, "M D"]:
         """Read where it is touched. Copied where it is written to: nobody can damage the cache."""
-        return parallel.together(self._map)
+        return distributed.run_on_all_ranks(self._map)
 
     def _map(self) -> Shaped[Tensor, "M D"]:
         path = self.folder / self._file
         if not path.is_file():
             raise DataError(
-                f"{path}: not seen by process {parallel.rank()}; all processes must share the cache"
+                f"{path}: not seen by process {distributed.rank()}; all processes must share the cache"
             )
         num_images, width = self._shape
         flat = torch.from_file(str(path), shared=False, size=num_images * width, dtype=self._dtype)
@@ -233,7 +233,7 @@ class OnDisk:
 
     def _seal(self) -> None:
         # By name: a network file system may list a folder as it was a minute ago.
-        files = [self._part / f"shards-{rank}.jsonl" for rank in range(parallel.world_size())]
+        files = [self._part / f"shards-{rank}.jsonl" for rank in range(distributed.world_size())]
         records = [record for file in files if file.exists() for record in read_lines(file)]
         missing = set(shards_of(self._shape[0], self._per_shard)) - set(_sums(records))
         if missing:
@@ -263,7 +263,7 @@ def locked(stored: Sequence[OnDisk]) -> Iterator[None]:
     locks = [FileLock(kept.folder.with_name(f"{kept.key}.lock")) for kept in sorted(stored, key=_key)]
     try:
         for lock in locks:
-            while not parallel.on_main(partial(_acquired, lock)):
+            while not distributed.run_on_rank0(partial(_acquired, lock)):
                 pass
         yield
     finally:

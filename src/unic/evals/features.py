@@ -18,12 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unic import parallel
+from unic.core import distributed
+from unic.core.errors import DataError
+from unic.core.progress import with_progress
 from unic.data.images import ImageList
 from unic.data.loader import auto_workers, evaluation_views
-from unic.errors import DataError
 from unic.evals.feature_store import InMemory, OnDisk, Place, locked, shards_of
-from unic.progress import with_progress
 from unic.tokens import Batch, Encoder, Tokens
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def extract_together(
     if cache_root is None:
         features = encode(_in_memory(wanted, len(images), device))
     else:
-        facts = parallel.on_main(partial(_identities, wanted, images, precision))
+        facts = distributed.run_on_rank0(partial(_identities, wanted, images, precision))
         stored = [
             OnDisk(cache_root / "features", about, len(images), _KINDS[token].width(encoder))
             for (encoder, token), about in zip(wanted, facts, strict=True)
@@ -182,7 +182,7 @@ def _encode(
     precision: Precision,
 ) -> list[Tensor]:
     """Computes what the parts lack: on each process some of the shards, and of each image all that is lacking."""
-    rank, world = parallel.rank(), parallel.world_size()
+    rank, world = distributed.rank(), distributed.world_size()
     shards = [
         shard for shard in shards_of(len(images)) if any(shard not in part.place.done for part in parts)
     ]
@@ -211,7 +211,9 @@ def _encode(
         for number in range(math.ceil(len(shards) / world)):
             shard = mine[number] if number < len(mine) else range(0)
             lacking = [part for part in parts if shard not in part.place.done]
-            parallel.together(partial(_encode_shard, shard, lacking, steps, images, device, precision))
+            distributed.run_on_all_ranks(
+                partial(_encode_shard, shard, lacking, steps, images, device, precision)
+            )
     assert next(steps, None) is None, "evaluation_views gave other images than those of the shards"
     return [part.place.complete() for part in parts]
 

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unic.config import read_json
-from unic.errors import ConfigError, WeightsError
-from unic.run import check_folder, remove_folder, write_folder, write_json
+from unic.core.config import read_json
+from unic.core.errors import ConfigError, WeightsError
+from unic.core.files import check_folder, remove_folder, write_folder, write_json
 
 log = logging.getLogger(__name__)
 

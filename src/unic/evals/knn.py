@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
 from unic.evals.knn_fast import Searched
 from unic.evals.splits import NUM_RANKED

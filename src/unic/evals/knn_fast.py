@@ -20,7 +20,7 @@ import torch
 from jaxtyping import BFloat16, Float, Float32, Float64, Int64
 from torch import Tensor
 
-from unic import keyed
+from unic.core import rng
 from unic.evals.knn_nearest import GRID, exact_dtype, nearest, pack, unpack
 
 STRIDE = 16
@@ -248,7 +248,7 @@ def _padded(
 def _every(stride: int, count: int, device: torch.device) -> Int64[Tensor, " S"]:
     """One drawn from each `stride` numbers below `count`: no order of the rows can hide a class from it."""
     first = torch.arange(0, count, stride)
-    draws = keyed.uniforms(0, "knn sample", torch.zeros_like(first), first, 1)[:, 0]
+    draws = rng.uniforms(0, "knn sample", torch.zeros_like(first), first, 1)[:, 0]
     return (first + (draws * (count - first).clamp_max(stride)).long()).to(device)
 
 

@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from unic.core.errors import ConfigError, DataError
+from unic.core.files import file_sha256
 from unic.data.datasets import DATASETS
-from unic.errors import ConfigError, DataError
-from unic.run import file_sha256
 
 # What folders are called when not by words: ImageNet's WordNet ids, and numbers.
 _WORDNET_ID = re.compile(r"n\d{8}")

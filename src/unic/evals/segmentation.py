@@ -18,11 +18,13 @@ import torch.nn.functional as F
 from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
-from unic import keyed
+from unic.core import rng
+from unic.core.errors import ConfigError
+from unic.core.files import write_json
+from unic.core.progress import with_progress
 from unic.data.dense import segmentation_views
 from unic.data.dense.truth import IGNORED, Masks, read_mask, size_of
 from unic.data.images import read_pixels
-from unic.errors import ConfigError
 from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
 from unic.evals.dense.learning import Schedule
 from unic.evals.dense.panels import coloured, panels_of, write_panel
@@ -39,8 +41,6 @@ from unic.evals.dense.views import Cutting
 from unic.evals.dense.windows import slide
 from unic.models.encoder import ImageEncoder
 from unic.models.weights import read_weights
-from unic.progress import with_progress
-from unic.run import write_json
 from unic.tokens import Encoder, TokenMaps
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def run(encoder: Encoder, data: EvalData, options: EvalOptions) -> list[Result]:
         head = read_segmentation_head(read_weights(options.head), widths, num_classes, str(options.head))
         head, folder = head.to(data.device), None
     else:
-        with keyed.seeded_torch(config.seed, "segmentation head"):
+        with rng.seeded_torch(config.seed, "segmentation head"):
             head = SegmentationHead(widths, num_classes).to(data.device)
         folder = _learn(head, seen, data, config, options)
     confusion_KK = _test(head, seen, data, config, folder)
@@ -143,7 +143,7 @@ def _learn(
         return pixel_loss(head(maps), truth)
 
     def fast_loss(maps: list[TokenMaps], truth: Tensor, step: int) -> Tensor:
-        row, column = keyed.generator(config.seed, "pixels of the loss", step).integers(config.stride, size=2)
+        row, column = rng.generator(config.seed, "pixels of the loss", step).integers(config.stride, size=2)
         return sampled_pixel_loss(head(maps), truth, stride=config.stride, offset=(int(row), int(column)))
 
     warmup = round(min(_WARMUP, config.steps * _WARMUP / _PUBLISHED_STEPS))

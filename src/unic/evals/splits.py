@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec, Roots, Targets, read_split, read_targets
 from unic.data.dense.truth import Depths, Masks
 from unic.data.images import ImageList
-from unic.errors import DataError
 
 NUM_RANKED = 5
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from unic.errors import ConfigError
-from unic.plugins import unknown
+from unic.core.errors import ConfigError
+from unic.core.plugins import unknown
 
 COG = tuple(f"cog_l{level}" for level in range(1, 6))
 SMALL = ("aircraft", "cars196", "dtd", "eurosat", "flowers", "pets", "food101", "sun397")

@@ -21,12 +21,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from unic.errors import ConfigError, WeightsError
+from unic.core.errors import ConfigError, WeightsError
+from unic.core.plugins import unknown
+from unic.core.progress import with_progress
 from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
 from unic.evals.kept import keep, kept
 from unic.evals.prompts import class_names, templates
-from unic.plugins import unknown
-from unic.progress import with_progress
 from unic.teachers import parse_reference, short_name
 from unic.teachers.text import TextTower, has_texts, load_text_tower
 from unic.tokens import Encoder

@@ -8,7 +8,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from unic.compiling import compile_method, compile_module
+from unic.core.compile_cache import compile_method, compile_module
 from unic.distill.standardize import Standardizer
 from unic.fast.attention import unfuse_attention
 from unic.fast.blocks import whole_blocks

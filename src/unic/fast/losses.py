@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unic.compiling import compiled
+from unic.core.compile_cache import compiled
 from unic.distill.losses import LossConfig, TokenLoss, token_loss
 
 # As in torch's cosine similarity.

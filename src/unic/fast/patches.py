@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unic.compiling import compiled
+from unic.core.compile_cache import compiled
 
 
 def embed_by_product(model: nn.Module) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unic.errors import ConfigError, WeightsError
+from unic.core.errors import ConfigError, WeightsError
 from unic.models.positions import Resampling
 from unic.models.student import StudentConfig
 from unic.models.weights import renamed

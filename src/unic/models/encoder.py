@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.models.maps import sharing_weights
 from unic.tokens import Pixels, TokenMaps, Tokens, Widths
 

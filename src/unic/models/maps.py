@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 
 
 def centre_padded(pixels: Float[Tensor, "B 3 H W"], multiple: int) -> Float[Tensor, "B 3 h w"]:

@@ -13,9 +13,9 @@ from timm.layers.drop import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from unic.config import from_dict, to_dict
-from unic.errors import ConfigError, WeightsError
-from unic.keyed import seeded_torch
+from unic.core.config import from_dict, to_dict
+from unic.core.errors import ConfigError, WeightsError
+from unic.core.rng import seeded_torch
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 from unic.models.ladder import Ladder, LadderConfig
 from unic.models.positions import Resampling, fit_positions, positions_of

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
+from unic.core.plugins import unknown
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
 from unic.models.maps import block_numbers
 from unic.models.positions import Resampling, num_without_place, resample_positions
-from unic.plugins import unknown
 from unic.tokens import Pixels, TokenMaps, Tokens
 
 ClsRule = Literal["auto", "token", "pooled"]

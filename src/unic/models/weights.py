@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unic.errors import WeightsError
+from unic.core.errors import WeightsError
 
 # Where common training scripts keep the weights inside their checkpoint, and how wrappers of modules prefix names.
 _WRAPPERS = ("model", "state_dict")

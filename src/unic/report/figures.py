@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unic.core.files import write_atomically
 from unic.report.charts import MAX_AXES, SHOWN, axis_labels, ranked
 from unic.report.curves import is_better_logarithmic, series
 from unic.report.plots import COLOURS, plot_losses
 from unic.report.relative import Relative
-from unic.run import write_atomically
 
 Record = Mapping[str, Any]
 

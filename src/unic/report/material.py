@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unic.config import read_json
-from unic.errors import ConfigError
+from unic.core.config import read_json
+from unic.core.errors import ConfigError
 from unic.models.student import ENCODER_FILE
 from unic.report.curves import in_order
 

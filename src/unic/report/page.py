@@ -11,7 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
+from unic.core.files import write_atomically
 from unic.report.charts import (
     FEWEST_POINTS,
     Chart,
@@ -42,7 +43,6 @@ from unic.report.sections import (
     table_of_runs,
 )  # fmt: skip
 from unic.report.tables import Record, grid, reported, to_markdown
-from unic.run import write_atomically
 from unic.version import __version__
 
 MAX_BYTES = 5_000_000

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unic.errors import DataError
+from unic.core.errors import DataError
+from unic.core.files import write_atomically
 from unic.report.curves import LOGARITHMIC_FROM, Record, Series
 from unic.report.curves import series as _series
 from unic.report.curves import teacher_and_token as _teacher_and_token
-from unic.run import write_atomically
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; black is for what belongs to no teacher.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")

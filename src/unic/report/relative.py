@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unic.errors import ConfigError
-from unic.plugins import unknown
+from unic.core.errors import ConfigError
+from unic.core.plugins import unknown
 from unic.report.tables import Cell, Column, grid
 from unic.teachers import SCHEMES, TEACHERS, short_name
 

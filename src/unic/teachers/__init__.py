@@ -13,14 +13,14 @@ from urllib.parse import parse_qsl
 import torch
 from torch import Tensor, nn
 
-from unic.errors import ConfigError
-from unic.keyed import seeded_torch
+from unic.core.errors import ConfigError
+from unic.core.plugins import Registry, unknown
+from unic.core.rng import seeded_torch
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
 from unic.models.positions import Resampling, fit_positions, positions_of
 from unic.models.student import ENCODER_FILE
 from unic.models.timm_encoder import ClsRule, TimmEncoder, create_timm, without_classifier
 from unic.models.weights import load_strictly, read_weights
-from unic.plugins import Registry, unknown
 from unic.teachers.fetch import WeightsFile
 
 

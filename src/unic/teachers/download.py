@@ -19,7 +19,7 @@ from email.message import Message
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from unic.run import TEMPORARY, write_atomically
+from unic.core.files import TEMPORARY, write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unic.errors import WeightsError
+from unic.core.errors import WeightsError
 from unic.models.timm_encoder import create_timm
 from unic.teachers import TEACHERS, TeacherSpec
 

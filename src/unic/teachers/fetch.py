@@ -18,9 +18,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock, Timeout
 
-from unic.cache import cache_dir
-from unic.errors import ConfigError, WeightsError
-from unic.run import file_sha256, write_atomically
+from unic.core.cache_dir import cache_dir
+from unic.core.errors import ConfigError, WeightsError
+from unic.core.files import file_sha256, write_atomically
 from unic.teachers.download import Download, FailedError
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.models.encoder import ImageEncoder
 from unic.models.positions import Resampling, fit_positions, positions_of
 from unic.models.student import ENCODER_FILE, read_encoder

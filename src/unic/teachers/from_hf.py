@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unic.errors import ConfigError, WeightsError
+from unic.core.errors import ConfigError, WeightsError
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
 from unic.models.maps import block_numbers
 from unic.models.timm_encoder import ClsRule

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.models.encoder import ImageEncoder
 from unic.models.maps import block_numbers
 from unic.teachers import SCHEMES, Scheme

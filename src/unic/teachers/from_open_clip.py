@@ -15,13 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
+from unic.core.plugins import unknown
 from unic.models.encoder import ImageEncoder
 from unic.models.maps import block_numbers
 from unic.models.positions import Resampling, positions_of, resample_positions
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import load_strictly, read_weights
-from unic.plugins import unknown
 from unic.teachers import SCHEMES, Scheme
 from unic.teachers.hf_files import hub_file
 from unic.tokens import TokenMaps, Tokens

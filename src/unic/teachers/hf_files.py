@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 
 _ANSWER_SECONDS = 5
 

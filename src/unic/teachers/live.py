@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import nn
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.models.encoder import ImageEncoder
 from unic.teachers import load_teacher, short_name
 from unic.tokens import Batch, Tokens

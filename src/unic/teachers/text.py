@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unic.errors import ConfigError
-from unic.keyed import seeded_torch
+from unic.core.errors import ConfigError
+from unic.core.rng import seeded_torch
 from unic.teachers import TEACHERS, parse_reference
 from unic.teachers.from_open_clip import architecture, architecture_config, create_open_clip
 from unic.teachers.hf_files import hub_file

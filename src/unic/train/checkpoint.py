@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from unic.config import from_dict, read_json
+from unic.core.config import from_dict, read_json
+from unic.core.errors import ConfigError
+from unic.core.files import MANIFEST, newest_valid, remove_folder, write_folder, write_json
 from unic.distill.standardize import Standardizer
-from unic.errors import ConfigError
 from unic.models.student import Student
 from unic.models.weights import load_strictly, write_weights
-from unic.run import MANIFEST, newest_valid, remove_folder, write_folder, write_json
 from unic.train.start import Start
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from unic import keyed, parallel
+from unic.core import distributed, rng
 from unic.data.loader import evaluation_batches
 from unic.data.order import Sources
 from unic.distill.measures import effective_rank
@@ -66,9 +66,9 @@ class Fidelity:
         "fidelity/knn", "fidelity/<teacher>/knn": accuracy of k-NN on CLS in %, where images lie in folders of classes.
         """
         started, first = time.monotonic(), self._fixed is None
-        fixed = self._fixed = self._fixed or parallel.together(lambda: _read(self._job))
+        fixed = self._fixed = self._fixed or distributed.run_on_all_ranks(lambda: _read(self._job))
         sums, rows = self._look(state, fixed, with_teachers=first and fixed.labels is not None)
-        if not parallel.is_main():
+        if not distributed.is_main():
             return {}
         seen = rows.pop("seen").cpu() > 0  # unreadable images were named in the log
         record = self._record(sums, {name: x.cpu()[seen] for name, x in rows.items()}, fixed, seen)
@@ -125,7 +125,7 @@ class Fidelity:
                     rows[f"teacher {name}"][batch.index] = tokens.cls.float()
         state.student.train()
         for tensor in (*sums.values(), *rows.values()):
-            parallel.all_reduce_(tensor)
+            distributed.all_reduce_(tensor)
         return sums, rows
 
     def _features(self, number: int, batch: Batch) -> dict[str, Tokens]:
@@ -215,7 +215,7 @@ def choose_images(
 
     classes: of each image; then 8 of each class are taken in a drawn order of classes, and again from the first.
     """
-    draw = keyed.generator(seed, "fidelity images")
+    draw = rng.generator(seed, "fidelity images")
     order = draw.permutation(num_images)
     if classes is not None:
         names, labels = np.unique(np.array(classes), return_inverse=True)
@@ -259,13 +259,13 @@ def _read(job: Job) -> _Fixed:
         [paths[position] for position in chosen],
         cfg.data.views.image_size,
         batch_size=job.micro_batch,
-        rank=parallel.rank(),
-        world=parallel.world_size(),
+        rank=distributed.rank(),
+        world=distributed.world_size(),
         workers=job.workers,
         on_bad="skip",
     )
     num_patches = job.teachers.grid[0] * job.teachers.grid[1]
-    draws = keyed.generator(cfg.seed, "fidelity patches").random((len(chosen), num_patches))
+    draws = rng.generator(cfg.seed, "fidelity patches").random((len(chosen), num_patches))
     labels = None if classes is None else np.unique(np.array(classes)[chosen], return_inverse=True)[1]
     return _Fixed(chosen, labels, torch.from_numpy(draws.argsort(1)[:, :_PATCHES_OF_AN_IMAGE]), list(batches))
 

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from unic import parallel
-from unic.config import from_dict, to_dict
+from unic.core import distributed
+from unic.core.config import from_dict, to_dict
+from unic.core.errors import DataError, NonFiniteError
+from unic.core.files import TEMPORARY
+from unic.core.run_folder import open_run
 from unic.data.loader import BadImages, evaluation_batches, training_batches
 from unic.distill.step import validation_losses
-from unic.errors import DataError, NonFiniteError
 from unic.models.student import ENCODER_FILE, write_encoder
-from unic.run import TEMPORARY, open_run
 from unic.tokens import Batch
 from unic.train.alarms import Alarms
 from unic.train.checkpoint import TrainState, refuse_imported, save_checkpoint
@@ -56,18 +57,18 @@ def train(recipe: Recipe, folder: Path, device: torch.device) -> bool:
     Raises ConfigError, DataError or WeightsError before the first step; DataError for too many unreadable images,
     NonFiniteError and OSError (disk full at the last checkpoint) after it.
     """
-    parallel.on_main(lambda: refuse_imported(folder))
+    distributed.run_on_rank0(lambda: refuse_imported(folder))
     with contextlib.ExitStack() as stack:
-        run = parallel.on_main(
+        run = distributed.run_on_rank0(
             lambda: stack.enter_context(
                 open_run(folder, to_dict(recipe), free_to_change=FREE_TO_CHANGE, complete=_complete)
             )
         )
-        job, state = parallel.together(lambda: prepare(recipe, run, device))
+        job, state = distributed.run_on_all_ranks(lambda: prepare(recipe, run, device))
         resume(job, state)
         for file in ("metrics.jsonl", "alarms.jsonl"):
-            parallel.on_main(partial(run.cut_after, file, state.step))
-        bad = BadImages(folder / f"bad_images.{parallel.rank()}.jsonl")
+            distributed.run_on_rank0(partial(run.cut_after, file, state.step))
+        bad = BadImages(folder / f"bad_images.{distributed.rank()}.jsonl")
         unknown = without_statistics(state.start, job.teacher_names)
         if state.step == 0 and unknown and recipe.statistics.kind == "ema":
             num_batches = min(recipe.statistics.warmup_batches, job.num_steps)
@@ -77,14 +78,14 @@ def train(recipe: Recipe, folder: Path, device: torch.device) -> bool:
         try:
             complete = _run_steps(job, state, bad, stopped)
         except DataError:
-            if parallel.world_size() > 1:
+            if distributed.world_size() > 1:
                 raise  # the others are inside a step, and cannot be asked to save
             _save(job, state, must=False)
             if not stopped():  # a scheduler's SIGTERM reaches the data processes too
                 raise
             complete = False
         if complete:
-            parallel.on_main(lambda: _release(job, state))
+            distributed.run_on_rank0(lambda: _release(job, state))
         return complete
 
 
@@ -156,7 +157,7 @@ class _Log:
         self._progress = Progress(step, job.num_steps, job.recipe.optim.batch_size)
         self._writer: SummaryWriter | None = None
         self._alarms: Alarms | None = None
-        if parallel.is_main():
+        if distributed.is_main():
             self._alarms = Alarms(job, width)
             self._writer = SummaryWriter(str(job.run.folder / "tensorboard"), purge_step=step + 1)
 
@@ -197,8 +198,8 @@ def _validate(job: Job, state: TrainState) -> dict[str, float]:
         job.validation.paths(),
         job.recipe.data.views.image_size,
         batch_size=job.micro_batch,
-        rank=parallel.rank(),
-        world=parallel.world_size(),
+        rank=distributed.rank(),
+        world=distributed.world_size(),
         workers=job.workers,
         on_bad="skip",
     )
@@ -215,7 +216,7 @@ def _validate(job: Job, state: TrainState) -> dict[str, float]:
                 )
             )
     state.student.train()
-    values = readable(parallel.all_reduce_(sums), job.teacher_names)
+    values = readable(distributed.all_reduce_(sums), job.teacher_names)
     return {f"val/{name}": value for name, value in values.items() if name.startswith("loss")}
 
 
@@ -228,8 +229,8 @@ def _batches(job: Job, bad: BadImages, start: int, stop: int) -> Iterator[list[B
         start_step=start,
         num_steps=stop,
         bad=bad,
-        rank=parallel.rank(),
-        world=parallel.world_size(),
+        rank=distributed.rank(),
+        world=distributed.world_size(),
         micro_batch=job.micro_batch,
         workers=job.workers,
         pin_memory=job.device.type != "cpu",
@@ -241,7 +242,7 @@ def _checkpoint_due(job: Job, state: TrainState, last_save: float) -> bool:
     cfg = job.recipe.log
     if cfg.checkpoint_steps is not None:
         return (state.step + 1) % cfg.checkpoint_steps == 0
-    return parallel.is_main() and time.monotonic() - last_save > 60 * cfg.checkpoint_minutes
+    return distributed.is_main() and time.monotonic() - last_save > 60 * cfg.checkpoint_minutes
 
 
 def _validation_due(job: Job, state: TrainState) -> bool:
@@ -276,7 +277,7 @@ def _save(job: Job, state: TrainState, *, must: bool) -> None:
                 "the checkpoint of step %d could not be written: %s; the run goes on", state.step, error
             )
 
-    parallel.on_main(save)
+    distributed.run_on_rank0(save)
 
 
 def _release(job: Job, state: TrainState) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)

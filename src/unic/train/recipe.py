@@ -4,11 +4,11 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
-from unic.config import check_finite
+from unic.core.config import check_finite
+from unic.core.errors import ConfigError
 from unic.data.loader import DataConfig
 from unic.distill.losses import LossConfig
 from unic.distill.standardize import StatisticsConfig
-from unic.errors import ConfigError
 from unic.models.ladder import LadderConfig
 from unic.models.student import StudentConfig
 from unic.train.optim import OptimConfig

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from unic import parallel
+from unic.core import distributed
+from unic.core.errors import ConfigError
+from unic.core.files import remove_leftovers
+from unic.core.run_folder import RunDir
 from unic.data.loader import auto_workers
 from unic.data.order import Sources, read_sources
 from unic.distill.standardize import Standardizer
-from unic.errors import ConfigError
 from unic.fast.hasten import hasten, images_at_once
 from unic.models.student import build_student
-from unic.run import RunDir, remove_leftovers
 from unic.teachers import licence, short_name
 from unic.teachers.live import LiveTeachers, load_teachers
 from unic.train.checkpoint import TrainState, checkpoint_bytes, load_checkpoint
@@ -119,18 +120,18 @@ def epoch_steps(recipe: Recipe, num_images: int) -> int:
 
 def micro_batch(recipe: Recipe, best: int | None = None) -> int:
     """Most images this process handles at once. best: where the recipe does not say; None: all of its share."""
-    share = -(-recipe.optim.batch_size // parallel.world_size())
+    share = -(-recipe.optim.batch_size // distributed.world_size())
     return min(recipe.speed.micro_batch or best or share, share)
 
 
 def resume(job: Job, state: TrainState) -> None:
     """Brings `state` to the newest valid checkpoint, where there is one that belongs to this job."""
-    parallel.on_main(lambda: _check_space(job.run, state))
-    found = parallel.on_main(lambda: load_checkpoint(job.run.checkpoints, state, set_aside=True))
+    distributed.run_on_rank0(lambda: _check_space(job.run, state))
+    found = distributed.run_on_rank0(lambda: load_checkpoint(job.run.checkpoints, state, set_aside=True))
     if found is None:
         return
     if (
-        not parallel.is_main()
+        not distributed.is_main()
     ):  # the main process has set aside what is damaged; the newest one left is its own
         load_checkpoint(job.run.checkpoints, state, set_aside=False)
     _check_same(found, job.identity)

@@ -13,12 +13,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from unic import parallel
+from unic.core import distributed
+from unic.core.device import to_device
 from unic.data.augment import augment
 from unic.distill.standardize import Moments
 from unic.distill.step import Step, distill_step
 from unic.fast.losses import TOKEN_LOSSES
-from unic.sending import sent
 from unic.tokens import Batch
 from unic.train.checkpoint import TrainState
 from unic.train.metrics import num_kept, pack, readable, step_sums, unpack
@@ -57,9 +57,9 @@ def forward_backward(
                 )
             step.loss_sum.backward()
         steps.append(step)
-    parts = [sent(flags, job.device), torch.stack([step_sums(step) for step in steps]).sum(0)]
+    parts = [to_device(flags, job.device), torch.stack([step_sums(step) for step in steps]).sum(0)]
     moments = total([step.moments for step in steps])
-    (flags, sums), moments = unpack(parallel.all_reduce_(pack(parts, moments)), parts, moments)
+    (flags, sums), moments = unpack(distributed.all_reduce_(pack(parts, moments)), parts, moments)
     return sums, moments, flags
 
 
@@ -70,7 +70,7 @@ def mean_gradients(state: TrainState, sums: Float[Tensor, " S"], max_norm: float
     trained = [p for group in state.optimizer.param_groups for p in group["params"]]
     gradients = [p.grad for p in trained if p.grad is not None]
     # DistributedDataParallel has divided the sum over processes by their number.
-    divisor = num_kept(sums) / parallel.world_size()
+    divisor = num_kept(sums) / distributed.world_size()
     norm = torch.nn.utils.get_total_norm(gradients) / divisor
     if max_norm is not None:
         divisor = divisor * ((norm + _EPS) / max_norm).clamp(min=1)
@@ -111,7 +111,7 @@ def measure_statistics(
             features = job.teachers(batch)
         parts.append({name: state.standardizers[name].moments(features[name]) for name in teachers})
     moments = total(parts)
-    _, moments = unpack(parallel.all_reduce_(pack([], moments)), [], moments)
+    _, moments = unpack(distributed.all_reduce_(pack([], moments)), [], moments)
     for name in teachers:
         state.standardizers[name].update(moments[name], rate)
 
@@ -137,7 +137,7 @@ def autocast(job: Job) -> torch.autocast:
 
 def parallel_student(job: Job, student: nn.Module) -> nn.Module:
     """The student whose gradients are shared between processes; itself when there is one process."""
-    if parallel.world_size() == 1:
+    if distributed.world_size() == 1:
         return student
     all_used = job.recipe.loss.cls and job.recipe.loss.patches
     options: dict[str, Any] = {"gradient_as_bucket_view": True, "find_unused_parameters": not all_used}

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from PIL import Image
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.visualize.album import Picture, check_album, write_album
 from unic.visualize.looking import Shown, look
 from unic.visualize.pca import Basis

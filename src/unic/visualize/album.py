@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unic.config import read_json
-from unic.errors import ConfigError
-from unic.run import write_atomically, write_json
+from unic.core.config import read_json
+from unic.core.errors import ConfigError
+from unic.core.files import write_atomically, write_json
 
 INDEX = "pictures.json"
 

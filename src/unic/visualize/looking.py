@@ -12,8 +12,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from unic.core.errors import ConfigError, DataError, WeightsError
 from unic.data.views import evaluation_view
-from unic.errors import ConfigError, DataError, WeightsError
 from unic.models.encoder import ImageEncoder
 from unic.visualize.attention import AttentionWatch, attention_maps, use_fused_attention
 

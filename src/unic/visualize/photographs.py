@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from unic.core.errors import ConfigError
 from unic.data.images import read_image, read_paths, sample_photographs
-from unic.errors import ConfigError
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 
 
 def similarities(maps: Float[Tensor, "B E h w"], patch: tuple[float, float]) -> Float[Tensor, "B h w"]:

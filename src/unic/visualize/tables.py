@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unic.core.errors import ConfigError
 from unic.data.views import evaluation_view
-from unic.errors import ConfigError
 from unic.visualize.album import Picture
 from unic.visualize.looking import Seen
 from unic.visualize.panels import SIDE, Column, Panel, draw, in_colours

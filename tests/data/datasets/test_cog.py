@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from miniatures import read
 
+from unic.core.errors import DataError
 from unic.data.datasets import DATASETS
 from unic.data.datasets.cog import LEVELS_FILE, SPLIT_FILE
-from unic.errors import DataError
 
 # Level 2 holds two classes, not in order; the others one each.
 LEVELS = [["n1"], ["n9", "n2"], ["n3"], ["n4"], ["n5"]]

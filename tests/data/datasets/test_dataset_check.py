@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from unic.cli import main
+from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, Roots
 from unic.data.datasets.check import check_dataset
 from unic.data.images import BadImage
-from unic.errors import DataError
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from miniatures import read, touch
 
+from unic.core.errors import DataError
 from unic.data.datasets import DATASETS
 from unic.data.datasets.eurosat import CLASSES, parts
-from unic.errors import DataError
 
 # The published number of images of each class: 27,000 together.
 SIZES = dict(zip(CLASSES, (3000, 3000, 3000, 2500, 2500, 2000, 2500, 3000, 2500, 3000), strict=True))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from miniatures import read, touch
 
+from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, read_split, read_targets
-from unic.errors import DataError
 
 # A folder with val/<wnid>/<wnid>_<name>.JPEG, one photograph for each of 200 classes.
 PHOTOGRAPHS = Path(os.environ.get("UNIC_TEST_IMAGENET200", "/no folder named"))

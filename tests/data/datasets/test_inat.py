@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from miniatures import read, touch
 
+from unic.core.errors import DataError
 from unic.data.datasets import DATASETS
-from unic.errors import DataError
 
 CATEGORIES = [{"id": i, "name": f"Avis {i}", "supercategory": "Aves"} for i in (2, 0, 1)]
 

@@ -11,8 +11,8 @@ import torchvision.datasets as tv
 from miniatures import read
 from scipy.io import savemat
 
+from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, read_split
-from unic.errors import DataError
 
 # name: (writer, places where the same files may lie, what is expected of trainval, of test)
 EXPECTED = {

@@ -11,11 +11,11 @@ from typing import Literal
 from unic.checkpoints.export.card import model_card
 from unic.checkpoints.export.parity import Parity, Read, compare, read_photos
 from unic.checkpoints.saved import SavedStudent
-from unic.config import to_dict
-from unic.errors import ConfigError
-from unic.keyed import seeded_torch
-from unic.plugins import Registry
-from unic.run import write_folder, write_json
+from unic.core.config import to_dict
+from unic.core.errors import ConfigError
+from unic.core.files import write_folder, write_json
+from unic.core.plugins import Registry
+from unic.core.rng import seeded_torch
 
 
 @dataclass(frozen=True, kw_only=True)

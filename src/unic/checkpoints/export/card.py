@@ -13,7 +13,7 @@ from typing import Any
 from unic.checkpoints.export.licences import hub_name, statement
 from unic.checkpoints.export.parity import Parity
 from unic.checkpoints.saved import SavedStudent
-from unic.run import read_lines
+from unic.core.files import read_lines
 from unic.teachers import licence, short_name
 from unic.version import __version__
 

@@ -14,9 +14,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 
+from unic.core.errors import WeightsError
 from unic.data.images import read_image
 from unic.data.views import evaluation_view
-from unic.errors import WeightsError
 from unic.models.encoder import ImageEncoder
 from unic.tokens import Tokens
 

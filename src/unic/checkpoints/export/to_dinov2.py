@@ -14,7 +14,7 @@ from unic.checkpoints.export.parity import Read
 from unic.checkpoints.export.to_timm import preprocessing
 from unic.checkpoints.export.vit import dinov2_tokens, plain_vit, timm_form, timm_reader
 from unic.checkpoints.saved import SavedStudent
-from unic.run import write_json
+from unic.core.files import write_json
 
 
 def write(student: SavedStudent, folder: Path, head: str | None) -> None:

@@ -14,7 +14,7 @@ from unic.checkpoints.export import EXPORTS, Format
 from unic.checkpoints.export.parity import Read
 from unic.checkpoints.export.vit import PlainViT, dinov2_tokens, mean_and_std, plain_vit
 from unic.checkpoints.saved import SavedStudent
-from unic.errors import ConfigError, WeightsError
+from unic.core.errors import ConfigError, WeightsError
 from unic.models.weights import renamed
 from unic.teachers.hf_files import without_bars
 from unic.tokens import Tokens

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from unic.checkpoints.export.parity import Read
 from unic.checkpoints.saved import SavedStudent
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 from unic.models.timm_encoder import TimmEncoder
 from unic.tokens import Tokens
 

@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 
+from unic.core.errors import ConfigError, DataError
+from unic.core.plugins import Registry
 from unic.data.dense.truth import Depths, Masks
 from unic.data.images import ImageList
-from unic.errors import ConfigError, DataError
-from unic.plugins import Registry
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec
 from unic.data.datasets.files import find_base, listed, read_mat
 from unic.data.images import ImageList
-from unic.errors import DataError
 
 # Its two releases: all images in one folder with one file about them, and a folder for each part.
 _TOGETHER = ("car_ims", "cars_annos.mat")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from unic import keyed
+from unic.core import rng
+from unic.core.errors import ConfigError, DataError
 from unic.data.datasets import DATASETS, DatasetSpec, Roots, read_split, read_targets
 from unic.data.dense.truth import IGNORED, Masks, read_depth, read_mask
 from unic.data.images import ImageList, read_image
-from unic.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -123,5 +123,5 @@ def _all_there(where: str, images: ImageList) -> None:
 
 
 def _sample(spec: DatasetSpec, split: str, num_images: int, samples: int) -> list[int]:
-    draws = keyed.generator(0, f"check {spec.name} {split}")
+    draws = rng.generator(0, f"check {spec.name} {split}")
     return sorted(draws.choice(num_images, size=min(samples, num_images), replace=False).tolist())

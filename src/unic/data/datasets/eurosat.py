@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from unic import keyed
+from unic.core import rng
 from unic.data.datasets import DATASETS, DatasetSpec, take
 from unic.data.datasets.files import inner_folder, read_class_folders
 from unic.data.images import ImageList
@@ -29,7 +29,7 @@ def parts(names: Iterable[str]) -> dict[str, list[str]]:
     """
     names = sorted(names)
     index = torch.tensor([zlib.crc32(name.encode()) for name in names], dtype=torch.int64)
-    draws = keyed.uniforms(_SEED, "eurosat", torch.zeros_like(index), index, 1)[:, 0].tolist()
+    draws = rng.uniforms(_SEED, "eurosat", torch.zeros_like(index), index, 1)[:, 0].tolist()
     shuffled = [name for _, name in sorted(zip(draws, names, strict=True))]
     test = min(_TEST, len(names) // 2)
     val = test + min(_VAL, (len(names) - test) // 2)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from unic.core.errors import DataError
 from unic.data.images import ImageList, scan_folder
-from unic.errors import DataError
 
 
 def find_base(root: Path, places: Sequence[str], needed: Sequence[str]) -> Path:

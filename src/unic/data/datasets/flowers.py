@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec
 from unic.data.datasets.files import find_base, listed, read_mat
 from unic.data.images import ImageList
-from unic.errors import DataError
 
 _IDS = {"trainval": ("trnid", "valid"), "test": ("tstid",)}
 

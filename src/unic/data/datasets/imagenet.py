@@ -3,7 +3,7 @@
 import functools
 import importlib.resources
 
-from unic.errors import DataError
+from unic.core.errors import DataError
 
 
 @functools.cache

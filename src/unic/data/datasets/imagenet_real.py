@@ -8,10 +8,10 @@ import json
 import re
 from pathlib import Path
 
+from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec, Targets, in1k, take
 from unic.data.datasets.imagenet import timm_facts
 from unic.data.images import ImageList
-from unic.errors import DataError
 
 _NAME = re.compile(r"ILSVRC2012_val_(\d{8})")
 

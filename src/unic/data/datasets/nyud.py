@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec
 from unic.data.datasets.files import find_base, read_rows
 from unic.data.dense.truth import Depths
 from unic.data.images import ImageList
-from unic.errors import DataError
 
 _LISTS = {"train": "nyu_train.txt", "test": "nyu_test.txt"}
 

@@ -5,10 +5,10 @@ The published images have a red border of 2 pixels, which is left as it is here.
 
 from pathlib import Path
 
+from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec, Targets, take
 from unic.data.datasets.files import find_base, read_class_folders, read_json, read_lines
 from unic.data.images import ImageList
-from unic.errors import DataError
 
 _FOLDERS = "mappings/folder_to_objectnet_label.json"
 _OBJECTS = "mappings/objectnet_to_imagenet_1k.json"

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec
 from unic.data.datasets.files import inner_folder, read_json, with_masks
 from unic.data.dense.truth import IGNORED, Masks, distinct_colours
 from unic.data.images import ImageList
-from unic.errors import DataError
 
 _NOTE = "dataset.json"
 _EXAMPLE = '{"classes": ["sky", "road"], "first": 0, "ignored": [255]}'

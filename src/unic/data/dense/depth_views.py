@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Shaped, UInt8
 from torch import Tensor
 
+from unic.core.errors import DataError
 from unic.data.dense.segmentation_views import first_place
-from unic.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 from torch import Tensor
 
+from unic.core.errors import DataError
 from unic.data.images import BadImage, open_image
-from unic.errors import DataError
 
 IGNORED = 255
 """What masks say, once read, where a pixel counts nowhere."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unic.errors import WeightsError
+from unic.core.errors import WeightsError
 from unic.models.weights import below, load_strictly
 from unic.tokens import TokenMaps
 

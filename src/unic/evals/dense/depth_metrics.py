@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unic.core.errors import DataError
 from unic.data.dense.truth import Depths
-from unic.errors import DataError
 
 
 class DepthMetrics:

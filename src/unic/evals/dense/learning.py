@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from unic.errors import DataError, WeightsError
+from unic.core.errors import DataError, WeightsError
+from unic.core.files import remove_folder
+from unic.core.progress import with_progress
 from unic.evals.kept import keep, kept
-from unic.progress import with_progress
-from unic.run import remove_folder
 from unic.tokens import TokenMaps
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,9 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from unic.core.errors import ConfigError, WeightsError
+from unic.core.files import file_sha256
 from unic.data.loader import auto_workers
-from unic.errors import ConfigError, WeightsError
 from unic.evals import EvalOptions
 from unic.evals.dense.learning import Batch, Schedule, learn
 from unic.evals.dense.seen import Seen
@@ -27,7 +28,6 @@ from unic.evals.dense.store import Bits, store_views
 from unic.evals.dense.views import Cutting, keys_of_step
 from unic.evals.kept import keep, kept
 from unic.models.weights import below
-from unic.run import file_sha256
 from unic.tokens import TokenMaps
 
 log = logging.getLogger(__name__)

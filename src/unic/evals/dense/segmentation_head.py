@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from unic.core.errors import WeightsError
 from unic.data.dense.truth import IGNORED
-from unic.errors import WeightsError
 from unic.models.weights import below, load_strictly
 from unic.tokens import TokenMaps
 

@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
 
-from unic.errors import ConfigError, DataError
+from unic.core.errors import ConfigError, DataError
+from unic.core.progress import with_progress
 from unic.evals.dense.seen import Seen
 from unic.evals.dense.views import Cutting
 from unic.evals.feature_store import OnDisk, locked, shards_of
-from unic.progress import with_progress
 from unic.tokens import TokenMaps
 
 log = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from unic import keyed
+from unic.core import rng
+from unic.core.errors import DataError
 from unic.data.images import ImageList
 from unic.data.worker import end_with_main
-from unic.errors import DataError
 
 Key = tuple[int, int]
 """Position of an image in its list, and which of its crops."""
@@ -101,7 +101,7 @@ def keys_of_step(
 
 @lru_cache(maxsize=4)
 def _order(num_images: int, seed: int, epoch: int) -> np.ndarray:
-    return keyed.generator(seed, "dense order", epoch).permutation(num_images)
+    return rng.generator(seed, "dense order", epoch).permutation(num_images)
 
 
 class _Crops(Dataset):
@@ -118,7 +118,7 @@ class _Crops(Dataset):
         assert c.images.maps is not None, "read_splits gives dense tasks images with maps"
         try:
             for i, (position, view) in enumerate(keys):
-                draws = keyed.generator(c.seed, "dense view", position, view)
+                draws = rng.generator(c.seed, "dense view", position, view)
                 crop, of_crop = c.cut(c.images.paths[position], c.images.maps[position], draws)
                 height, width = of_crop.shape
                 pixels[i, :, :height, :width] = crop

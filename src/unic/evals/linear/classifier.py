@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unic.errors import ConfigError, DataError, WeightsError
+from unic.core.errors import ConfigError, DataError, WeightsError
 from unic.evals import EvalData, Result
 from unic.evals.kept import keep, kept
 from unic.evals.linear.validation import check_features, split_trainval

@@ -11,8 +11,8 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from unic.progress import with_progress
-from unic.run import write_atomically
+from unic.core.files import write_atomically
+from unic.core.progress import with_progress
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unic import keyed
-from unic.errors import ConfigError, DataError
+from unic.core import rng
+from unic.core.errors import ConfigError, DataError
 
 SHARE = 0.2
 """Part of the training images of each class that is held out (UNIC's protocol)."""
@@ -36,7 +36,7 @@ def split_trainval(
     train, held_out = [], []
     for label in np.unique(numbers):
         rows = np.flatnonzero(numbers == label)
-        rows = keyed.generator(seed, "evals.validation", int(label)).permutation(rows)
+        rows = rng.generator(seed, "evals.validation", int(label)).permutation(rows)
         count = math.floor(share * len(rows))
         if compat and count == 0:
             count, share = 1, 1 / len(rows)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """`tensor` on `device`, by way of pinned memory: a copy from ordinary memory can make the host wait."""
     if device.type == "cpu":
         return tensor

@@ -12,20 +12,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unic import run
-from unic.errors import ConfigError, WeightsError
-from unic.run import (
-    RunDir,
+from unic.core import run_folder
+from unic.core.errors import ConfigError, WeightsError
+from unic.core.files import (
     check_folder,
     file_sha256,
     newest_valid,
-    open_run,
     remove_folder,
     remove_leftovers,
     write_atomically,
     write_folder,
     write_json,
 )
+from unic.core.run_folder import RunDir, open_run
 
 CONFIG = {"seed": 0, "optim": {"lr": 1.0}, "speed": {"workers": 0}}
 FREE = {"speed"}
@@ -66,7 +65,7 @@ def test_an_error_at_any_point_of_writing_leaves_no_folder(
         fired.append(name)
         raise error
 
-    monkeypatch.setattr(run, name, fail)
+    monkeypatch.setattr(run_folder, name, fail)
     with pytest.raises(error):
         write_folder(tmp_path / "step-00000001", fill)
     assert fired == [name] and not list(tmp_path.iterdir())

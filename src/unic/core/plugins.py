@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from unic.errors import ConfigError
+from unic.core.errors import ConfigError
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from unic.parallel import is_main
+from unic.core.distributed import is_main
 
 log = logging.getLogger(__name__)
 

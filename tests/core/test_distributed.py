@@ -7,9 +7,9 @@ import launch
 import pytest
 import torch
 
-from unic import parallel
-from unic.errors import ConfigError, DataError
-from unic.parallel import on_main, process_group, together
+from unic.core import distributed
+from unic.core.distributed import process_group, run_on_all_ranks, run_on_rank0
+from unic.core.errors import ConfigError, DataError
 
 LAUNCHERS = {
     "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
@@ -41,40 +41,40 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_first_host_of_a_slurm_node_list(nodes: str, first: str, monkeypatch: pytest.MonkeyPatch):
     """As `scontrol show hostnames` prints them."""
     monkeypatch.setenv("SLURM_NODELIST", nodes)
-    assert parallel._first_host() == first
+    assert distributed._first_host() == first
     monkeypatch.setenv("SLURM_STEP_NODELIST", "step1,step2")
-    assert parallel._first_host() == "step1"
+    assert distributed._first_host() == "step1"
 
 
 def test_without_slurm_the_first_host_is_this_one():
-    assert parallel._first_host() == "127.0.0.1"
+    assert distributed._first_host() == "127.0.0.1"
 
 
 @pytest.mark.parametrize("names", LAUNCHERS.values(), ids=LAUNCHERS)
 def test_position_comes_from_the_launcher(names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch):
-    assert parallel._position() is None
+    assert distributed._position() is None
     for name, value in zip(names[:2], ("5", "8"), strict=True):
         monkeypatch.setenv(name, value)
-    assert parallel._position() is None  # a part of the variables says nothing
+    assert distributed._position() is None  # a part of the variables says nothing
     monkeypatch.setenv(names[2], "1")
-    assert parallel._position() == (5, 8, 1)
+    assert distributed._position() == (5, 8, 1)
 
 
 def test_torchrun_inside_of_a_slurm_job_is_torchrun(monkeypatch: pytest.MonkeyPatch):
     for names, values in ((LAUNCHERS["slurm"], "010"), (LAUNCHERS["torchrun"], "341")):
         for name, value in zip(names, values, strict=True):
             monkeypatch.setenv(name, value)
-    assert parallel._position() == (3, 4, 1)
+    assert distributed._position() == (3, 4, 1)
 
 
 def test_alone_everything_is_local():
     with process_group("cpu") as device:
         assert device == torch.device("cpu")
-        assert (parallel.rank(), parallel.world_size(), parallel.is_main()) == (0, 1, True)
-        assert on_main(lambda: 3) == together(lambda: 3) == 3
+        assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+        assert run_on_rank0(lambda: 3) == run_on_all_ranks(lambda: 3) == 3
         x = torch.tensor([1.0, 2.0])
-        assert parallel.all_reduce_(x) is x and x.tolist() == [1.0, 2.0]
-        for share in (on_main, together):
+        assert distributed.all_reduce_(x) is x and x.tolist() == [1.0, 2.0]
+        for share in (run_on_rank0, together):
             with pytest.raises(ZeroDivisionError):
                 share(lambda: 1 // 0)
 
@@ -96,10 +96,10 @@ def test_two_processes_add_and_learn_what_the_main_one_found():
 
 
 def _sum_and_main() -> tuple:
-    rank = parallel.rank()
-    total = parallel.all_reduce_(torch.tensor(float(rank + 1))).item()
-    largest = parallel.all_reduce_(torch.tensor(float(rank + 1)), torch.distributed.ReduceOp.MAX).item()
-    return rank, parallel.world_size(), total, largest, on_main(parallel.rank)
+    rank = distributed.rank()
+    total = distributed.all_reduce_(torch.tensor(float(rank + 1))).item()
+    largest = distributed.all_reduce_(torch.tensor(float(rank + 1)), torch.distributed.ReduceOp.MAX).item()
+    return rank, distributed.world_size(), total, largest, run_on_rank0(distributed.rank)
 
 
 @pytest.mark.parametrize("kind", [ConfigError, DataError, OSError, ImportError])
@@ -111,7 +111,7 @@ def test_an_error_on_one_process_is_an_error_on_both_and_they_go_on_talking(kind
 
 
 def _fail_on_main(kind: type[Exception]) -> None:
-    _then_add(on_main, kind, 0)
+    _then_add(run_on_rank0, kind, 0)
 
 
 def _fail_together(kind: type[Exception], rank: int) -> None:
@@ -120,13 +120,13 @@ def _fail_together(kind: type[Exception], rank: int) -> None:
 
 def _then_add(share, kind: type[Exception], rank: int) -> None:
     def fail() -> None:
-        if parallel.rank() == rank:
-            raise kind(f"process {parallel.rank()}")
+        if distributed.rank() == rank:
+            raise kind(f"process {distributed.rank()}")
 
     try:
         share(fail)
     finally:
-        assert parallel.all_reduce_(torch.ones(1)).item() == 2
+        assert distributed.all_reduce_(torch.ones(1)).item() == 2
 
 
 def test_only_the_main_process_writes(tmp_path: Path):
@@ -136,8 +136,8 @@ def test_only_the_main_process_writes(tmp_path: Path):
 
 def _write(folder: str) -> str:
     def write() -> str:
-        path = Path(folder) / str(parallel.rank())
+        path = Path(folder) / str(distributed.rank())
         path.touch()
         return str(path)
 
-    return on_main(write)
+    return run_on_rank0(write)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from unic.errors import ConfigError
-from unic.plugins import unknown
+from unic.core.errors import ConfigError
+from unic.core.plugins import unknown
 
 T = TypeVar("T")
 

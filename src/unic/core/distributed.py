@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from unic.errors import ConfigError, UnicError
+from unic.core.errors import ConfigError, UnicError
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ def all_reduce_(tensor: Tensor, op: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM)
     return tensor
 
 
-def on_main(function: Callable[[], T]) -> T:
+def run_on_rank0(function: Callable[[], T]) -> T:
     """Calls `function` on the main process only; every process gets its result, or its error.
 
     The result is sent as a pickle between the processes of one job, so it should be small.
@@ -91,7 +91,7 @@ def on_main(function: Callable[[], T]) -> T:
     return outcome[0]
 
 
-def together(function: Callable[[], T]) -> T:
+def run_on_all_ranks(function: Callable[[], T]) -> T:
     """Calls `function`, which must not talk to other processes, on every one of them.
 
     When it fails anywhere it fails everywhere, so that none waits for the others for ever.

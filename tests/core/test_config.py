@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unic.config import differences, from_dict, read_json, to_dict
-from unic.errors import ConfigError
+from unic.core.config import differences, from_dict, read_json, to_dict
+from unic.core.errors import ConfigError
 from unic.recipes import RECIPES
 from unic.train.recipe import Recipe
 

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import nn
 
-from unic.cache import cache_dir
+from unic.core.cache_dir import cache_dir
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, configurations, files, randomness, processes. Nothing here knows of the method."""

@@ -28,10 +28,10 @@ from unic.bench.tables import print_measured
 from unic.core.environment import environment
 from unic.core.files import write_json
 from unic.fast.ladder import fast_ladder
+from unic.method.tokens import Tokens, Widths
 from unic.models.ladder import Ladder
 from unic.models.student import StudentConfig
 from unic.recipes import small_images, unic_vitb16
-from unic.tokens import Tokens, Widths
 from unic.train.recipe import Recipe
 
 Name = Literal["base8", "base32", "small", "ladder"]

@@ -9,8 +9,8 @@ import torch
 from unic.core.errors import WeightsError
 from unic.data.images import read_image, sample_photographs
 from unic.data.views import evaluation_view
+from unic.method.tokens import Widths
 from unic.teachers import load_teacher
-from unic.tokens import Widths
 
 
 @dataclass(frozen=True, kw_only=True)

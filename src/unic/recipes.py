@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from unic.data.loader import DataConfig
 from unic.data.views import ViewConfig
-from unic.distill.standardize import StatisticsConfig
+from unic.method.standardize import StatisticsConfig
 from unic.models.ladder import LadderConfig
 from unic.models.student import StudentConfig
 from unic.train.optim import OptimConfig

@@ -20,11 +20,11 @@ from unic.checkpoints.export import EXPORTS, export
 from unic.checkpoints.export.to_onnx import _HeadGraph
 from unic.checkpoints.saved import SavedStudent
 from unic.core.errors import ConfigError, DataError, WeightsError
-from unic.distill.standardize import Standardizer, StatisticsConfig
+from unic.method.standardize import Standardizer, StatisticsConfig
+from unic.method.tokens import Tokens, Widths
 from unic.models.ladder import LadderConfig
 from unic.models.positions import Resampling, fit_positions
 from unic.models.student import StudentConfig, build_encoder, build_student, read_encoder
-from unic.tokens import Tokens, Widths
 
 TEACHERS = {"one": Widths(5, 5), "two": Widths(7, 3)}
 SMALL = LadderConfig(hidden=6, last_hidden=10)

@@ -20,7 +20,7 @@ from unic.checkpoints.published import read_published
 from unic.core.config import from_dict, to_dict
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.files import check_folder
-from unic.distill.standardize import StatisticsConfig
+from unic.method.standardize import StatisticsConfig
 from unic.models.ladder import LadderConfig
 from unic.models.student import StudentConfig, build_encoder, read_encoder, write_encoder
 

@@ -74,7 +74,7 @@ def test_alone_everything_is_local():
         assert run_on_rank0(lambda: 3) == run_on_all_ranks(lambda: 3) == 3
         x = torch.tensor([1.0, 2.0])
         assert distributed.all_reduce_(x) is x and x.tolist() == [1.0, 2.0]
-        for share in (run_on_rank0, together):
+        for share in (run_on_rank0, run_on_all_ranks):
             with pytest.raises(ZeroDivisionError):
                 share(lambda: 1 // 0)
 
@@ -115,7 +115,7 @@ def _fail_on_main(kind: type[Exception]) -> None:
 
 
 def _fail_together(kind: type[Exception], rank: int) -> None:
-    _then_add(together, kind, rank)
+    _then_add(run_on_all_ranks, kind, rank)
 
 
 def _then_add(share, kind: type[Exception], rank: int) -> None:

@@ -16,7 +16,7 @@ from unic.data.recolour import (
     solarize,
 )
 from unic.data.views import ViewConfig
-from unic.tokens import Batch
+from unic.method.tokens import Batch
 
 LEVEL = 1 / 255
 

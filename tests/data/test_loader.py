@@ -27,7 +27,7 @@ from unic.data.loader import (
 )
 from unic.data.order import Sources, epoch_order, read_sources
 from unic.data.views import ViewConfig, evaluation_view, training_view
-from unic.tokens import Batch
+from unic.method.tokens import Batch
 
 SMALL = DataConfig(views=ViewConfig(image_size=16))
 Folder = Callable[..., Path]

@@ -18,7 +18,7 @@ from unic.data.recolour import Photometric, recolour
 from unic.data.recolour_fast import recolour_fast
 from unic.data.views import ViewConfig, crop_box, cut, geometric_draws
 from unic.data.views_fast import read_view, shrink_of
-from unic.tokens import Batch
+from unic.method.tokens import Batch
 
 FAST, SHRUNK = ViewConfig(pixels="fast"), ViewConfig(pixels="shrunk")
 WHOLE = (*[0.999999, 0.5] * 10, 0.0, 0.0, 0.9)  # draws of nearly the whole image, not flipped

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unic.data.images import sample_photographs
+from unic.method.tokens import Tokens
 from unic.models.encoder import ImageEncoder
-from unic.tokens import Tokens
 
 
 def photographs(folder: Path, count: int, side: int = 32) -> Path:

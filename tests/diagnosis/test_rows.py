@@ -8,8 +8,8 @@ from material import Colours, photographs
 from unic.diagnosis.pictures import Pictures, read_pictures
 from unic.diagnosis.rows import pairs_of, rows_of
 from unic.diagnosis.seen import Seen, look
+from unic.method.tokens import Tokens
 from unic.teachers.live import resample
-from unic.tokens import Tokens
 
 CPU = torch.device("cpu")
 

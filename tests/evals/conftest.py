@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unic.data.images import ImageList, read_image_folder
-from unic.tokens import Tokens
+from unic.method.tokens import Tokens
 
 COLOURS = {"blue": (20, 40, 220), "green": (30, 200, 60), "red": (220, 30, 20)}
 

@@ -16,8 +16,8 @@ from unic.evals.dense.depth_head import DepthHead, layers_for, read_depth_head
 from unic.evals.dense.depth_loss import sig_loss
 from unic.evals.dense.depth_metrics import DepthMetrics
 from unic.evals.dense.schedules import cosine, one_cycle_momentum, poly
+from unic.method.tokens import TokenMaps
 from unic.models.weights import read_weights
-from unic.tokens import TokenMaps
 
 NYU = DATASETS["nyud"].truth(Path())
 assert isinstance(NYU, Depths)

@@ -15,7 +15,7 @@ from unic.evals.dense import learning
 from unic.evals.dense.learning import Schedule, learn
 from unic.evals.dense.store import Packing
 from unic.evals.dense.views import Cutting, keys_of_step
-from unic.tokens import TokenMaps
+from unic.method.tokens import TokenMaps
 
 
 def test_every_image_comes_once_an_epoch_whatever_the_batch():

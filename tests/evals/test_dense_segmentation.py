@@ -19,8 +19,8 @@ from unic.evals.dense.segmentation_head import (
 )
 from unic.evals.dense.windows import slide, windows
 from unic.evals.segmentation import class_iou, segmentation_scores
+from unic.method.tokens import TokenMaps
 from unic.models.weights import read_weights
-from unic.tokens import TokenMaps
 
 
 def maps(*shapes: tuple[int, ...], seed: int = 0) -> list[TokenMaps]:

@@ -21,7 +21,7 @@ from unic.data.images import ImageList, read_image_folder
 from unic.evals import feature_store
 from unic.evals.feature_store import OnDisk, locked
 from unic.evals.features import extract, extract_together
-from unic.tokens import Tokens
+from unic.method.tokens import Tokens
 
 CPU = torch.device("cpu")
 

@@ -21,15 +21,15 @@ from unic.core.errors import ConfigError, DataError, WeightsError
 from unic.data.datasets import DATASETS, DatasetSpec, Targets
 from unic.data.datasets.imagenet import wnids
 from unic.data.images import ImageList, read_image_folder
-from unic.distill.standardize import Standardizer, StatisticsConfig
 from unic.evals import EVALUATIONS, EvalOptions, Result, evaluate, options_type
 from unic.evals.prompts import class_names
 from unic.evals.zero_shot import ZeroShotConfig, choose_teacher, class_embeddings, zero_shot_scores
+from unic.method.standardize import Standardizer, StatisticsConfig
+from unic.method.tokens import Widths
 from unic.models.ladder import Ladder, LadderConfig
 from unic.models.student import StudentConfig, build_encoder
 from unic.teachers import TEACHERS, TeacherSpec, load_teacher
 from unic.teachers.text import TextTower, has_texts, load_text_tower
-from unic.tokens import Widths
 
 open_clip = pytest.importorskip("open_clip")
 

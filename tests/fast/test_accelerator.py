@@ -24,18 +24,18 @@ from unic.data.augment import photometric_parameters
 from unic.data.recolour import recolour
 from unic.data.recolour_at_once import recolour_at_once
 from unic.data.views import ViewConfig
-from unic.distill.losses import LossConfig, token_loss
-from unic.distill.standardize import Moments, Standardizer, StatisticsConfig
 from unic.fast.blocks import whole_blocks
 from unic.fast.gelu import FastGelu, fast_gelu, replace_gelu
 from unic.fast.hasten import compile_encoders
 from unic.fast.joined import sums_of_mlps
 from unic.fast.losses import fast_token_loss
 from unic.fast.patches import embed_by_product
+from unic.method.losses import LossConfig, token_loss
+from unic.method.standardize import Moments, Standardizer, StatisticsConfig
+from unic.method.tokens import Tokens, Widths
 from unic.models.ladder import LadderConfig, Mlp
 from unic.models.student import Student, StudentConfig, build_encoder, build_student
 from unic.recipes import debug
-from unic.tokens import Tokens, Widths
 
 ACCELERATOR = torch.accelerator.current_accelerator(check_available=True)
 needs_accelerator = pytest.mark.skipif(ACCELERATOR is None, reason="needs an accelerator")

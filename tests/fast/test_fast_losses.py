@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unic.distill.losses import LossConfig, token_loss
 from unic.fast.losses import fast_token_loss
+from unic.method.losses import LossConfig, token_loss
 
 
 def in_float64(output: Tensor, target: Tensor, cfg: LossConfig) -> Tensor:

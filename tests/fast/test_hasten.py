@@ -12,9 +12,9 @@ from torch import nn
 from unic.fast.attention import unfuse_attention
 from unic.fast.hasten import images_at_once
 from unic.fast.teachers import pack_weights, round_weights
+from unic.method.tokens import Widths
 from unic.models.ladder import LadderConfig
 from unic.models.student import StudentConfig, build_student
-from unic.tokens import Widths
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "test_vit4"])

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unic.fast.ladder import fast_ladder
+from unic.method.tokens import Tokens, Widths
 from unic.models.ladder import Ladder, LadderConfig
-from unic.tokens import Tokens, Widths
 
 WIDTHS = {"a": Widths(24, 24), "b": Widths(20, 12)}
 IMAGES, PATCHES, DIM, BLOCKS = 5, 9, 16, 3

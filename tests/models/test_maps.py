@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from unic.core.errors import ConfigError
+from unic.method.tokens import Tokens
 from unic.models.encoder import ImageEncoder
 from unic.models.maps import centre_padded, sharing_weights
 from unic.models.positions import Resampling, positions_of, resample_positions
 from unic.models.timm_encoder import TimmEncoder
-from unic.tokens import Tokens
 
 SIZES = [(32, 32), (48, 80), (16, 64)]
 

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from unic.core.errors import ConfigError, WeightsError
 from unic.data.images import read_image
 from unic.data.views import evaluation_view
+from unic.method.tokens import Batch, Tokens
 from unic.teachers import TEACHERS, efficientnet_lite, load_teacher, short_name
 from unic.teachers.live import LiveTeachers, load_teachers, resample
-from unic.tokens import Batch, Tokens
 
 LITES = [("efficientnet_lite0", 224), ("efficientnet_lite1", 240), ("efficientnet_lite2", 260)]
 

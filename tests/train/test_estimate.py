@@ -9,11 +9,11 @@ import torch
 from unic import recipes
 from unic.core.errors import ConfigError
 from unic.core.run_folder import RunDir
-from unic.distill.losses import teacher_losses
+from unic.method.losses import teacher_losses
+from unic.method.tokens import Tokens, Widths
 from unic.models.student import build_student
 from unic.teachers import TEACHERS
 from unic.teachers.fetch import WeightsFile
-from unic.tokens import Tokens, Widths
 from unic.train.estimate import IMAGENET_1K, Estimate, describe, estimate
 from unic.train.loop import train
 from unic.train.recipe import Recipe, SpeedConfig

@@ -19,9 +19,9 @@ from unic.core.errors import ConfigError
 from unic.core.run_folder import RunDir
 from unic.data.order import read_sources
 from unic.data.views import evaluation_view
-from unic.distill.measures import effective_rank, explained_variance
 from unic.evals.knn import knn_predict
-from unic.tokens import Batch
+from unic.method.feature_metrics import effective_rank, explained_variance
+from unic.method.tokens import Batch
 from unic.train import fidelity, loop
 from unic.train.alarms import behind, collapses
 from unic.train.fidelity import (

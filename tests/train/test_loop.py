@@ -23,8 +23,8 @@ from unic.cli import main
 from unic.core.config import from_dict, read_json
 from unic.core.errors import ConfigError, NonFiniteError
 from unic.core.files import check_folder
+from unic.method.tokens import Tokens
 from unic.teachers.live import LiveTeachers
-from unic.tokens import Tokens
 from unic.train import loop
 from unic.train.recipe import Recipe
 

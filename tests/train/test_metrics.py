@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unic.distill.losses import TokenLosses
-from unic.distill.standardize import Moments
-from unic.distill.step import Step
+from unic.method.losses import TokenLosses
+from unic.method.standardize import Moments
+from unic.method.step import Step
 from unic.train.metrics import num_kept, num_sums, pack, readable, step_sums, unpack, validation_sums
 
 # T = 2 teachers, B = 4 images.

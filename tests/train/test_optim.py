@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from unic.core.errors import ConfigError
+from unic.method.tokens import Widths
 from unic.models.ladder import LadderConfig
 from unic.models.student import StudentConfig, build_student
-from unic.tokens import Widths
 from unic.train.optim import OptimConfig, build_optimizer, cosine, learning_rate
 
 # 100 steps, 10 of them warm-up; peak 3e-4 * 512 / 256 = 6e-4.

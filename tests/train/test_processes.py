@@ -11,8 +11,8 @@ import launch
 import pytest
 import torch
 
-from unic.distill.standardize import Moments
-from unic.tokens import Widths
+from unic.method.standardize import Moments
+from unic.method.tokens import Widths
 from unic.train.metrics import num_sums, pack
 from unic.train.recipe import Recipe
 

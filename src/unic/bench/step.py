@@ -13,13 +13,13 @@ from torch import Tensor
 from unic.bench.machine import peak_memory
 from unic.bench.stand_in import without_download
 from unic.data.augment import augment
-from unic.distill.standardize import Standardizer
-from unic.distill.step import Step, distill_step
 from unic.fast.hasten import hasten, images_at_once
 from unic.fast.losses import TOKEN_LOSSES
+from unic.method.standardize import Standardizer
+from unic.method.step import Step, distill_step
+from unic.method.tokens import Batch, Tokens
 from unic.models.student import build_student
 from unic.teachers.live import LiveTeachers, check_names
-from unic.tokens import Batch, Tokens
 from unic.train.checkpoint import TrainState
 from unic.train.metrics import num_sums, pack, step_sums
 from unic.train.optim import build_optimizer, learning_rate

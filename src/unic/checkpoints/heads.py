@@ -9,7 +9,7 @@ from torch import nn
 from unic.checkpoints.saved import SavedStudent, ladder_of, standardizers_of
 from unic.core.config import from_dict, to_dict
 from unic.core.errors import WeightsError
-from unic.distill.standardize import StatisticsConfig
+from unic.method.standardize import StatisticsConfig
 from unic.models.ladder import LadderConfig
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import read_metadata, read_weights, write_weights

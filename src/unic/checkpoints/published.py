@@ -17,7 +17,7 @@ from unic.checkpoints.heads import HEADS_FILE, read_heads
 from unic.checkpoints.saved import SavedStudent, ladder_of, read_config, standardizers_of
 from unic.core.config import from_dict, read_json
 from unic.core.errors import ConfigError, WeightsError
-from unic.distill.standardize import Standardizer, StatisticsConfig
+from unic.method.standardize import Standardizer, StatisticsConfig
 from unic.models.dinov2 import dinov2_to_timm, resampling, student_config
 from unic.models.ladder import Ladder, LadderConfig
 from unic.models.positions import positions_of

@@ -13,7 +13,8 @@ from unic.core.config import from_dict, read_json
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.files import newest_valid
 from unic.core.plugins import unknown
-from unic.distill.standardize import Standardizer, StatisticsConfig
+from unic.method.standardize import Standardizer, StatisticsConfig
+from unic.method.tokens import Tokens, Widths
 from unic.models.dinov2 import resampling
 from unic.models.encoder import ImageEncoder
 from unic.models.ladder import Ladder, LadderConfig, read_ladder
@@ -23,7 +24,6 @@ from unic.models.student import StudentConfig, build_encoder
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import below, load_strictly
 from unic.teachers import short_name
-from unic.tokens import Tokens, Widths
 
 
 @dataclass(frozen=True, kw_only=True)

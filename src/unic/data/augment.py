@@ -12,7 +12,7 @@ from unic.data.recolour import Photometric, recolour
 from unic.data.recolour_at_once import recolour_at_once
 from unic.data.recolour_fast import recolour_fast
 from unic.data.views import ViewConfig
-from unic.tokens import Batch
+from unic.method.tokens import Batch
 
 
 def augment(

@@ -27,7 +27,7 @@ from unic.data.order import Sources, epoch_order
 from unic.data.views import ViewConfig, cut, evaluation_view, geometric_draws
 from unic.data.views_fast import read_view
 from unic.data.worker import leave_signals_to_main
-from unic.tokens import Batch
+from unic.method.tokens import Batch
 
 log = logging.getLogger(__name__)
 

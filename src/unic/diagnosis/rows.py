@@ -12,10 +12,16 @@ from torch import Tensor
 
 from unic.diagnosis.pictures import spread
 from unic.diagnosis.seen import Seen
-from unic.distill.losses import LossConfig, token_loss
-from unic.distill.measures import dead_share, effective_rank, linear_cka, neighbour_agreement, outlier_share
-from unic.distill.standardize import Standardizer, StatisticsConfig
-from unic.tokens import Tokens, Widths
+from unic.method.feature_metrics import (
+    dead_share,
+    effective_rank,
+    linear_cka,
+    neighbour_agreement,
+    outlier_share,
+)
+from unic.method.losses import LossConfig, token_loss
+from unic.method.standardize import Standardizer, StatisticsConfig
+from unic.method.tokens import Tokens, Widths
 
 Token = Literal["cls", "patches"]
 

@@ -15,9 +15,9 @@ from unic.core.progress import with_progress
 from unic.core.rng import uniforms
 from unic.diagnosis.memory import LiveBytes, parameter_bytes
 from unic.diagnosis.pictures import Pictures
+from unic.method.tokens import Tokens
 from unic.models.encoder import ImageEncoder
 from unic.teachers.live import resample
-from unic.tokens import Tokens
 
 PATCHES_OF_ONE_TEACHER = 2000
 """About as many patches, of all images together, tell what a teacher's patches are like."""

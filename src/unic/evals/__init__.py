@@ -26,7 +26,7 @@ from unic.data.datasets import DATASETS, Roots, Targets, Task
 from unic.data.images import ImageList
 from unic.evals.features import Precision, Token, extract
 from unic.evals.splits import NUM_RANKED, Splits, ranking, read_splits
-from unic.tokens import Encoder
+from unic.method.tokens import Encoder
 
 log = logging.getLogger(__name__)
 

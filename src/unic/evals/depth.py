@@ -32,9 +32,9 @@ from unic.evals.dense.probe import DenseConfig, choices, learn_or_find
 from unic.evals.dense.schedules import cosine, one_cycle_momentum
 from unic.evals.dense.seen import Seen
 from unic.evals.dense.views import Cutting
+from unic.method.tokens import Encoder, TokenMaps
 from unic.models.encoder import ImageEncoder
 from unic.models.weights import read_weights
-from unic.tokens import Encoder, TokenMaps
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from unic.core.progress import with_progress
 from unic.data.images import ImageList
 from unic.data.loader import auto_workers, evaluation_views
 from unic.evals.feature_store import InMemory, OnDisk, Place, locked, shards_of
-from unic.tokens import Batch, Encoder, Tokens
+from unic.method.tokens import Batch, Encoder, Tokens
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from unic.core.errors import ConfigError
 from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
 from unic.evals.knn_fast import Searched
 from unic.evals.splits import NUM_RANKED
-from unic.tokens import Encoder
+from unic.method.tokens import Encoder
 
 log = logging.getLogger(__name__)
 

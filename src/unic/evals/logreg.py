@@ -18,7 +18,7 @@ from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, o
 from unic.evals.linear.classifier import LogregConfig, Method, Solution, Task, report
 from unic.evals.linear.sgd import fit_heads
 from unic.evals.linear.study import Params, search
-from unic.tokens import Encoder
+from unic.method.tokens import Encoder
 
 log = logging.getLogger(__name__)
 

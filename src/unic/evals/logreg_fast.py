@@ -20,7 +20,7 @@ from unic.evals.linear import lbfgs
 from unic.evals.linear.classifier import LogregConfig, Method, Solution, Task, report
 from unic.evals.linear.study import Params, search
 from unic.evals.logreg import C_SPACE, SGD_SPACE, sgd_accuracies, sgd_solution
-from unic.tokens import Encoder
+from unic.method.tokens import Encoder
 
 AT_ONCE = 10
 """SGD heads trained in one pass."""

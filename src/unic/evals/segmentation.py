@@ -39,9 +39,9 @@ from unic.evals.dense.segmentation_head import (
 )
 from unic.evals.dense.views import Cutting
 from unic.evals.dense.windows import slide
+from unic.method.tokens import Encoder, TokenMaps
 from unic.models.encoder import ImageEncoder
 from unic.models.weights import read_weights
-from unic.tokens import Encoder, TokenMaps
 
 log = logging.getLogger(__name__)
 

@@ -27,9 +27,9 @@ from unic.core.progress import with_progress
 from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
 from unic.evals.kept import keep, kept
 from unic.evals.prompts import class_names, templates
+from unic.method.tokens import Encoder
 from unic.teachers import parse_reference, short_name
 from unic.teachers.text import TextTower, has_texts, load_text_tower
-from unic.tokens import Encoder
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """What the student's blocks give, cut so that their gradients need no putting together."""
 
+from unic.method.tokens import Pixels, Tokens
 from unic.models.timm_encoder import TimmEncoder
-from unic.tokens import Pixels, Tokens
 
 
 def whole_blocks(encoder: TimmEncoder, images: Pixels) -> list[Tokens]:

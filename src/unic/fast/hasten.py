@@ -9,13 +9,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from unic.core.compile_cache import compile_method, compile_module
-from unic.distill.standardize import Standardizer
 from unic.fast.attention import unfuse_attention
 from unic.fast.blocks import whole_blocks
 from unic.fast.gelu import replace_gelu
 from unic.fast.ladder import fast_ladder
 from unic.fast.patches import embed_by_product
 from unic.fast.teachers import pack_weights, round_weights
+from unic.method.standardize import Standardizer
 from unic.models.encoder import ImageEncoder
 from unic.models.student import Student
 

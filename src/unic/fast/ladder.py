@@ -18,8 +18,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unic.fast.joined import parameters_of, sums_of_mlps
+from unic.method.tokens import Tokens
 from unic.models.ladder import Ladder, Mlp
-from unic.tokens import Tokens
 
 
 def fast_ladder(ladder: Ladder, blocks: Sequence[Tokens]) -> dict[str, Tokens]:

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
+from unic.method.tokens import Pixels, TokenMaps, Tokens, Widths
 from unic.models.maps import sharing_weights
-from unic.tokens import Pixels, TokenMaps, Tokens, Widths
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
+from unic.method.tokens import Tokens, Widths
 from unic.models.weights import load_strictly
-from unic.tokens import Tokens, Widths
 
 
 @dataclass(frozen=True, kw_only=True)

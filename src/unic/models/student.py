@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from unic.core.config import from_dict, to_dict
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.rng import seeded_torch
+from unic.method.tokens import Pixels, Tokens, Widths
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 from unic.models.ladder import Ladder, LadderConfig
 from unic.models.positions import Resampling, fit_positions, positions_of
 from unic.models.timm_encoder import TimmEncoder, create_timm
 from unic.models.weights import load_strictly, read_metadata, read_weights, write_weights
-from unic.tokens import Pixels, Tokens, Widths
 
 # The released file of a run, and the note in its header that says which architecture it is.
 ENCODER_FILE = "encoder.safetensors"

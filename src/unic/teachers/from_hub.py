@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
+from unic.method.tokens import TokenMaps, Tokens
 from unic.models.encoder import ImageEncoder
 from unic.models.maps import block_numbers
 from unic.teachers import SCHEMES, Scheme
-from unic.tokens import TokenMaps, Tokens
 
 
 class HubEncoder(ImageEncoder):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
 from unic.core.plugins import unknown
+from unic.method.tokens import TokenMaps, Tokens
 from unic.models.encoder import ImageEncoder
 from unic.models.maps import block_numbers
 from unic.models.positions import Resampling, positions_of, resample_positions
@@ -24,7 +25,6 @@ from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import load_strictly, read_weights
 from unic.teachers import SCHEMES, Scheme
 from unic.teachers.hf_files import hub_file
-from unic.tokens import TokenMaps, Tokens
 
 
 class OpenClipEncoder(ImageEncoder):

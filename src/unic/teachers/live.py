@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from unic.core.errors import ConfigError
+from unic.method.tokens import Batch, Tokens
 from unic.models.encoder import ImageEncoder
 from unic.teachers import load_teacher, short_name
-from unic.tokens import Batch, Tokens
 
 
 class LiveTeachers(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unic.core.config import from_dict, read_json
 from unic.core.errors import ConfigError
 from unic.core.files import MANIFEST, newest_valid, remove_folder, write_folder, write_json
-from unic.distill.standardize import Standardizer
+from unic.method.standardize import Standardizer
 from unic.models.student import Student
 from unic.models.weights import load_strictly, write_weights
 from unic.train.start import Start

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from unic.distill.losses import teacher_losses
+from unic.method.losses import teacher_losses
+from unic.method.tokens import Tokens, Widths
 from unic.models.encoder import ImageEncoder
 from unic.models.student import Student, build_encoder, build_student
 from unic.teachers import missing_weights, outline_teacher, short_name
 from unic.teachers.fetch import WeightsFile
-from unic.tokens import Tokens, Widths
 from unic.train.checkpoint import checkpoint_bytes
 from unic.train.recipe import Recipe
 from unic.train.setup import epoch_steps, micro_batch

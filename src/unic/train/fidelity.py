@@ -19,9 +19,9 @@ from torch import Tensor
 from unic.core import distributed, rng
 from unic.data.loader import evaluation_batches
 from unic.data.order import Sources
-from unic.distill.measures import effective_rank
+from unic.method.feature_metrics import effective_rank
+from unic.method.tokens import Batch, Pixels, Tokens
 from unic.models.student import Student
-from unic.tokens import Batch, Pixels, Tokens
 from unic.train.checkpoint import TrainState
 from unic.train.setup import Job
 from unic.train.update import autocast

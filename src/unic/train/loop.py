@@ -18,9 +18,9 @@ from unic.core.errors import DataError, NonFiniteError
 from unic.core.files import TEMPORARY
 from unic.core.run_folder import open_run
 from unic.data.loader import BadImages, evaluation_batches, training_batches
-from unic.distill.step import validation_losses
+from unic.method.step import validation_losses
+from unic.method.tokens import Batch
 from unic.models.student import ENCODER_FILE, write_encoder
-from unic.tokens import Batch
 from unic.train.alarms import Alarms
 from unic.train.checkpoint import TrainState, refuse_imported, save_checkpoint
 from unic.train.fidelity import Fidelity

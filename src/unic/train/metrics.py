@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unic.distill.losses import TokenLosses
-from unic.distill.standardize import Moments
-from unic.distill.step import Step
+from unic.method.losses import TokenLosses
+from unic.method.standardize import Moments
+from unic.method.step import Step
 
 # loss_sum and number of images, then kept images, CLS losses and patch losses for each teacher.
 _NUM_TOTALS, _NUM_BY_TEACHER = 2, 3

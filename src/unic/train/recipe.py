@@ -7,8 +7,8 @@ from typing import Literal
 from unic.core.config import check_finite
 from unic.core.errors import ConfigError
 from unic.data.loader import DataConfig
-from unic.distill.losses import LossConfig
-from unic.distill.standardize import StatisticsConfig
+from unic.method.losses import LossConfig
+from unic.method.standardize import StatisticsConfig
 from unic.models.ladder import LadderConfig
 from unic.models.student import StudentConfig
 from unic.train.optim import OptimConfig

@@ -15,8 +15,8 @@ from unic.core.files import remove_leftovers
 from unic.core.run_folder import RunDir
 from unic.data.loader import auto_workers
 from unic.data.order import Sources, read_sources
-from unic.distill.standardize import Standardizer
 from unic.fast.hasten import hasten, images_at_once
+from unic.method.standardize import Standardizer
 from unic.models.student import build_student
 from unic.teachers import licence, short_name
 from unic.teachers.live import LiveTeachers, load_teachers

@@ -14,13 +14,13 @@ from torch import Tensor
 from unic.core.config import from_dict, read_json
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.files import MANIFEST, file_sha256, newest_valid
-from unic.distill.standardize import Standardizer
+from unic.method.standardize import Standardizer
+from unic.method.tokens import Widths
 from unic.models.ladder import Ladder
 from unic.models.positions import Resampling, fit_positions
 from unic.models.student import Student, StudentConfig, build_encoder, read_encoder
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import below, load_strictly
-from unic.tokens import Widths
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 from unic.core import distributed
 from unic.core.device import to_device
 from unic.data.augment import augment
-from unic.distill.standardize import Moments
-from unic.distill.step import Step, distill_step
 from unic.fast.losses import TOKEN_LOSSES
-from unic.tokens import Batch
+from unic.method.standardize import Moments
+from unic.method.step import Step, distill_step
+from unic.method.tokens import Batch
 from unic.train.checkpoint import TrainState
 from unic.train.metrics import num_kept, pack, readable, step_sums, unpack
 from unic.train.setup import Job

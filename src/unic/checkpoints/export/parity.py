@@ -17,8 +17,8 @@ from torch import Tensor
 from unic.core.errors import WeightsError
 from unic.data.images import read_image
 from unic.data.views import evaluation_view
+from unic.method.tokens import Tokens
 from unic.models.encoder import ImageEncoder
-from unic.tokens import Tokens
 
 # An exported encoder: float images in [0, 1], already at its image size, to tokens.
 Read = Callable[[Float[Tensor, "B 3 H W"]], Tokens]

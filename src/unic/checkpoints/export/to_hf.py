@@ -15,9 +15,9 @@ from unic.checkpoints.export.parity import Read
 from unic.checkpoints.export.vit import PlainViT, dinov2_tokens, mean_and_std, plain_vit
 from unic.checkpoints.saved import SavedStudent
 from unic.core.errors import ConfigError, WeightsError
+from unic.method.tokens import Tokens
 from unic.models.weights import renamed
 from unic.teachers.hf_files import without_bars
-from unic.tokens import Tokens
 
 # From timm's names to those on the model hub, which every version of transformers reads.
 _NAMES = {

@@ -16,9 +16,9 @@ from unic.checkpoints.export import EXPORTS, Format
 from unic.checkpoints.export.parity import Read
 from unic.checkpoints.export.vit import mean_and_std, timm_form
 from unic.checkpoints.saved import SavedStudent
+from unic.method.tokens import Tokens
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 from unic.models.student import ENCODER_FILE, write_encoder
-from unic.tokens import Tokens
 
 _HUBCONF = '''\
 """A vision transformer for torch.hub; it needs the file {file} beside this one, and no network.

@@ -16,8 +16,8 @@ from unic.checkpoints.export import EXPORTS, Format
 from unic.checkpoints.export.parity import Read
 from unic.checkpoints.export.vit import standard_tokens
 from unic.checkpoints.saved import HeadEncoder, SavedStudent
+from unic.method.tokens import Tokens
 from unic.models.student import KeyedDropPath
-from unic.tokens import Tokens
 
 # A larger model does not fit into one file of the format (protobuf), so its weights are put into a file beside it.
 _LARGEST = 2_000_000_000

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from unic.checkpoints.export.parity import Read
 from unic.checkpoints.saved import SavedStudent
 from unic.core.errors import ConfigError
+from unic.method.tokens import Tokens
 from unic.models.timm_encoder import TimmEncoder
-from unic.tokens import Tokens
 
 # Any of timm's plain ViTs does for a student that was built by its dimensions: all of them are overridden.
 _PLAIN = "vit_tiny_patch16_224"

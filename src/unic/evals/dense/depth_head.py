@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unic.core.errors import WeightsError
+from unic.method.tokens import TokenMaps
 from unic.models.weights import below, load_strictly
-from unic.tokens import TokenMaps
 
 NUM_BINS = 256
 

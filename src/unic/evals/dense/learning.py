@@ -20,7 +20,7 @@ from unic.core.errors import DataError, WeightsError
 from unic.core.files import remove_folder
 from unic.core.progress import with_progress
 from unic.evals.kept import keep, kept
-from unic.tokens import TokenMaps
+from unic.method.tokens import TokenMaps
 
 log = logging.getLogger(__name__)
 

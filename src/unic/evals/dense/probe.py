@@ -27,8 +27,8 @@ from unic.evals.dense.seen import Seen
 from unic.evals.dense.store import Bits, store_views
 from unic.evals.dense.views import Cutting, keys_of_step
 from unic.evals.kept import keep, kept
+from unic.method.tokens import TokenMaps
 from unic.models.weights import below
-from unic.tokens import TokenMaps
 
 log = logging.getLogger(__name__)
 

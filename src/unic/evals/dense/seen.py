@@ -11,9 +11,9 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from unic.evals.features import Precision
+from unic.method.tokens import TokenMaps
 from unic.models.encoder import ImageEncoder
 from unic.models.maps import centre_padded
-from unic.tokens import TokenMaps
 
 
 @dataclass(frozen=True)

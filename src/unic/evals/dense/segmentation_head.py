@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from unic.core.errors import WeightsError
 from unic.data.dense.truth import IGNORED
+from unic.method.tokens import TokenMaps
 from unic.models.weights import below, load_strictly
-from unic.tokens import TokenMaps
 
 
 class SegmentationHead(nn.Module):

@@ -22,7 +22,7 @@ from unic.core.progress import with_progress
 from unic.evals.dense.seen import Seen
 from unic.evals.dense.views import Cutting
 from unic.evals.feature_store import OnDisk, locked, shards_of
-from unic.tokens import TokenMaps
+from unic.method.tokens import TokenMaps
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unic.core.errors import ConfigError
-from unic.tokens import Tokens
+from unic.method.tokens import Tokens
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unic.core.rng import uniforms
-from unic.distill.dropping import keep_teachers
-from unic.distill.losses import LossConfig, TokenLoss, TokenLosses, teacher_losses, token_loss
-from unic.distill.standardize import Moments, Standardizer
-from unic.tokens import Batch, TargetSource, Tokens
+from unic.method.dropping import keep_teachers
+from unic.method.losses import LossConfig, TokenLoss, TokenLosses, teacher_losses, token_loss
+from unic.method.standardize import Moments, Standardizer
+from unic.method.tokens import Batch, TargetSource, Tokens
 
 
 @dataclass(frozen=True)

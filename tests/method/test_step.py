@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from unic.core.rng import uniforms
-from unic.distill.losses import LossConfig
-from unic.distill.standardize import Standardizer, StatisticsConfig
-from unic.distill.step import distill_step, validation_losses
-from unic.tokens import Batch, Tokens, Widths
+from unic.method.losses import LossConfig
+from unic.method.standardize import Standardizer, StatisticsConfig
+from unic.method.step import distill_step, validation_losses
+from unic.method.tokens import Batch, Tokens, Widths
 
 WIDTHS = {"a": Widths(3, 4), "b": Widths(5, 5)}
 SEED = 11

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unic.core.rng import uniforms
-from unic.distill.dropping import keep_teachers
+from unic.method.dropping import keep_teachers
 
 
 def reference_keep(losses: np.ndarray, drop_prob: float, draws: np.ndarray) -> np.ndarray:

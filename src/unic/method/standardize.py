@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
-from unic.tokens import Tokens, Widths
+from unic.method.tokens import Tokens, Widths
 
 EPS = 1e-6
 

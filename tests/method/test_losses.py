@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unic.core.errors import ConfigError
-from unic.distill.losses import LossConfig, teacher_losses, token_loss
-from unic.tokens import Tokens
+from unic.method.losses import LossConfig, teacher_losses, token_loss
+from unic.method.tokens import Tokens
 
 
 def reference_token_loss(output: np.ndarray, target: np.ndarray, cfg: LossConfig) -> float:

@@ -23,7 +23,7 @@ from unic.core.config import to_dict
 from unic.core.errors import ConfigError, WeightsError
 from unic.method.standardize import StatisticsConfig
 from unic.method.tokens import Tokens
-from unic.models.dinov2 import dinov2_to_timm, student_config
+from unic.models.dinov2_format import dinov2_to_timm, student_config
 from unic.models.student import StudentConfig, build_encoder, write_encoder
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)

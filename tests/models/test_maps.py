@@ -10,8 +10,8 @@ from torch import nn
 
 from unic.core.errors import ConfigError
 from unic.method.tokens import Tokens
+from unic.models.dense_utils import centre_padded, sharing_weights
 from unic.models.encoder import ImageEncoder
-from unic.models.maps import centre_padded, sharing_weights
 from unic.models.positions import Resampling, positions_of, resample_positions
 from unic.models.timm_encoder import TimmEncoder
 

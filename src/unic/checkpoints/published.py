@@ -18,7 +18,7 @@ from unic.checkpoints.saved import SavedStudent, ladder_of, read_config, standar
 from unic.core.config import from_dict, read_json
 from unic.core.errors import ConfigError, WeightsError
 from unic.method.standardize import Standardizer, StatisticsConfig
-from unic.models.dinov2 import dinov2_to_timm, resampling, student_config
+from unic.models.dinov2_format import dinov2_to_timm, resampling, student_config
 from unic.models.ladder import Ladder, LadderConfig
 from unic.models.positions import positions_of
 from unic.models.student import ENCODER_FILE, StudentConfig, build_encoder, read_note

@@ -15,10 +15,10 @@ from unic.core.files import newest_valid
 from unic.core.plugins import unknown
 from unic.method.standardize import Standardizer, StatisticsConfig
 from unic.method.tokens import Tokens, Widths
-from unic.models.dinov2 import resampling
+from unic.models.dense_utils import sharing_weights
+from unic.models.dinov2_format import resampling
 from unic.models.encoder import ImageEncoder
 from unic.models.ladder import Ladder, LadderConfig, read_ladder
-from unic.models.maps import sharing_weights
 from unic.models.positions import positions_of
 from unic.models.student import StudentConfig, build_encoder
 from unic.models.timm_encoder import TimmEncoder

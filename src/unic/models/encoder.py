@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
 from unic.method.tokens import Pixels, TokenMaps, Tokens, Widths
-from unic.models.maps import sharing_weights
+from unic.models.dense_utils import sharing_weights
 
 T = TypeVar("T")
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from unic.core.errors import ConfigError
 from unic.core.plugins import unknown
 from unic.method.tokens import Pixels, TokenMaps, Tokens
+from unic.models.dense_utils import block_numbers
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
-from unic.models.maps import block_numbers
 from unic.models.positions import Resampling, num_without_place, resample_positions
 
 ClsRule = Literal["auto", "token", "pooled"]

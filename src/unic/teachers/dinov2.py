@@ -3,7 +3,7 @@
 The default of 224 pixels is what its own evaluations use; any multiple of 14 goes (?image_size=518).
 """
 
-from unic.models.dinov2 import dinov2_to_timm
+from unic.models.dinov2_format import dinov2_to_timm
 from unic.models.positions import Resampling
 from unic.teachers import TEACHERS, TeacherSpec
 from unic.teachers.fetch import WeightsFile

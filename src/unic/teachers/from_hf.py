@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from unic.core.errors import ConfigError, WeightsError
 from unic.method.tokens import TokenMaps, Tokens
+from unic.models.dense_utils import block_numbers
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
-from unic.models.maps import block_numbers
 from unic.models.timm_encoder import ClsRule
 from unic.teachers import SCHEMES, Scheme
 from unic.teachers.hf_files import ask_hub, hub_file, without_bars

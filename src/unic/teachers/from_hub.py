@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
 from unic.method.tokens import TokenMaps, Tokens
+from unic.models.dense_utils import block_numbers
 from unic.models.encoder import ImageEncoder
-from unic.models.maps import block_numbers
 from unic.teachers import SCHEMES, Scheme
 
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from unic.core.errors import ConfigError
 from unic.core.plugins import unknown
 from unic.method.tokens import TokenMaps, Tokens
+from unic.models.dense_utils import block_numbers
 from unic.models.encoder import ImageEncoder
-from unic.models.maps import block_numbers
 from unic.models.positions import Resampling, positions_of, resample_positions
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import load_strictly, read_weights

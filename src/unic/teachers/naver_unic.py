@@ -5,7 +5,7 @@ Their ladder stays in the file: `unic import` keeps it, and so gives the student
 
 from torch import Tensor
 
-from unic.models.dinov2 import dinov2_to_timm
+from unic.models.dinov2_format import dinov2_to_timm
 from unic.models.positions import Resampling
 from unic.models.weights import below
 from unic.teachers import TEACHERS, TeacherSpec

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from unic.evals.features import Precision
 from unic.method.tokens import TokenMaps
+from unic.models.dense_utils import centre_padded
 from unic.models.encoder import ImageEncoder
-from unic.models.maps import centre_padded
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from unic.bench.machine import commit, processor
 from unic.bench.tables import print_measured
 from unic.core.environment import environment
 from unic.core.files import write_json
-from unic.fast.ladder import fast_ladder
+from unic.kernels.ladder_cpu import fast_ladder
 from unic.method.tokens import Tokens, Widths
 from unic.models.ladder import Ladder
 from unic.models.student import StudentConfig

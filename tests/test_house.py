@@ -13,7 +13,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # Ranks of the design: a file imports its own package or lower ranks. Files at the top by name, packages by folder.
 RANKS = {
     "version": 0, "core": 0, "method": 1, "models": 2,
-    "teachers": 3, "data": 3, "fast": 3,
+    "teachers": 3, "data": 3, "kernels": 3,
     "train": 4, "evals": 4, "checkpoints": 4, "report": 4, "visualize": 4, "diagnosis": 4,
     "recipes": 5, "compare": 5, "check": 5, "bench": 5, "demo": 6, "cli": 7, "__init__": 7,
 }  # fmt: skip

@@ -85,19 +85,19 @@ AS_ON_AN_ACCELERATOR = """
 from pathlib import Path
 
 import torch
-from unic.fast import joined, ladder
+from unic.kernels import joined, ladder
 from unic.train import setup
 
-real = setup.hasten
+real = setup.apply_fast_kernels
 
 
-def hasten(student, teachers, standardizers, device, autocast):
+def apply_fast_kernels(student, teachers, standardizers, device, autocast):
     real(student, teachers, standardizers, torch.device("meta"), autocast)
     Path(__file__).with_suffix(".used").touch()
 
 
 ladder._each_sum_of_mlps = joined.sums_of_mlps
-setup.hasten = hasten
+setup.apply_fast_kernels = apply_fast_kernels
 """
 
 

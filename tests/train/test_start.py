@@ -17,7 +17,7 @@ from unic.checkpoints.saved import read_run
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.files import file_sha256, write_folder
 from unic.core.run_folder import RunDir
-from unic.fast.gelu import FastGelu
+from unic.kernels.gelu import FastGelu
 from unic.models.student import build_student
 from unic.train import setup
 from unic.train.checkpoint import TrainState
@@ -41,12 +41,12 @@ def first(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_made_ready_for_an_accelerator_begins_with_another_one_too(
     first, recipe, monkeypatch, tmp_path
 ):
-    def hasten(student, teachers, standardizers, device, autocast) -> None:
+    def apply_fast_kernels(student, teachers, standardizers, device, autocast) -> None:
         # Nothing is compiled before it is called.
         real(student, teachers, standardizers, torch.device("meta"), autocast)
 
-    real = setup.hasten
-    monkeypatch.setattr(setup, "hasten", hasten)
+    real = setup.apply_fast_kernels
+    monkeypatch.setattr(setup, "apply_fast_kernels", apply_fast_kernels)
     _, state = prepare(replace(recipe, start=str(first)), RunDir(tmp_path), CPU)
     assert state.start is not None and state.start.statistics
     assert any(isinstance(module, FastGelu) for module in state.student.encoder.modules())

@@ -14,7 +14,7 @@ import torch
 from unic.bench.step import Facts, Timed, TrainingStep
 from unic.core.errors import ConfigError, UnicError
 from unic.core.plugins import import_plugin
-from unic.fast.allocator import keep_freed_memory
+from unic.kernels.malloc import disable_trim
 from unic.train.recipe import Recipe
 
 
@@ -70,7 +70,7 @@ def _serve(connection: Connection, recipe: Recipe, device: str, threads: int, pl
                     for plugin in plugins:
                         import_plugin(plugin)
                     if recipe.speed.kernels == "fast" and device == "cpu":
-                        keep_freed_memory()
+                        disable_trim()
                     measured = TrainingStep(recipe, torch.device(device))
                 connection.send((getattr(measured, what)(), None))
             except (UnicError, OSError, ImportError) as error:

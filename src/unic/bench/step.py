@@ -13,8 +13,8 @@ from torch import Tensor
 from unic.bench.machine import peak_memory
 from unic.bench.stand_in import without_download
 from unic.data.augment import augment
-from unic.fast.hasten import hasten, images_at_once
-from unic.fast.losses import TOKEN_LOSSES
+from unic.kernels.choose import apply_fast_kernels, images_at_once
+from unic.kernels.token_loss import TOKEN_LOSSES
 from unic.method.standardize import Standardizer
 from unic.method.step import Step, distill_step
 from unic.method.tokens import Batch, Tokens
@@ -81,7 +81,7 @@ class TrainingStep:
         )
         best = None
         if recipe.speed.kernels == "fast":
-            hasten(student, self._teachers, standardizers.values(), device, self._autocast)
+            apply_fast_kernels(student, self._teachers, standardizers.values(), device, self._autocast)
             best = images_at_once(student, device)
         self._micro_batch = micro_batch(recipe, best)
         self._batches = made_up_batches(recipe, self._micro_batch)

@@ -28,7 +28,7 @@ def demo(words: list[str]) -> int:
 
 def distill(words: list[str]) -> int:
     """Carry out a recipe: unic distill RECIPE --data.root DIR --out RUN; or repeat one: unic distill RUN/config.json"""
-    from unic.fast.allocator import keep_freed_memory
+    from unic.kernels.malloc import disable_trim
     from unic.train.loop import train
 
     name, recipe, words = _take_recipe(words)
@@ -39,7 +39,7 @@ def distill(words: list[str]) -> int:
     out = options.out or Path("runs") / name
     with process_group(options.device) as device:
         if device.type == "cpu" and options.recipe.speed.kernels == "fast":
-            keep_freed_memory()
+            disable_trim()
         if not train(_with_absolute_roots(options.recipe), out, device):
             log.warning("stopped; the same command goes on from here")
             return EXIT_TERMINATED

@@ -15,7 +15,7 @@ from unic.core.files import remove_leftovers
 from unic.core.run_folder import RunDir
 from unic.data.loader import auto_workers
 from unic.data.order import Sources, read_sources
-from unic.fast.hasten import hasten, images_at_once
+from unic.kernels.choose import apply_fast_kernels, images_at_once
 from unic.method.standardize import Standardizer
 from unic.models.student import build_student
 from unic.teachers import licence, short_name
@@ -80,7 +80,7 @@ def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, Tra
     # Last: it rounds the teachers' weights, and replaces modules of the student.
     if recipe.speed.kernels == "fast":
         autocast = torch.bfloat16 if recipe.speed.precision == "bf16" else None
-        hasten(student, teachers, standardizers.values(), device, autocast)
+        apply_fast_kernels(student, teachers, standardizers.values(), device, autocast)
         if device.type != "cpu":
             log.info(
                 "the first step compiles for this device, which can take half a minute; later runs find it done"

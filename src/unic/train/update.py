@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from unic.core import distributed
 from unic.core.device import to_device
 from unic.data.augment import augment
-from unic.fast.losses import TOKEN_LOSSES
+from unic.kernels.token_loss import TOKEN_LOSSES
 from unic.method.standardize import Moments
 from unic.method.step import Step, distill_step
 from unic.method.tokens import Batch

@@ -8,7 +8,7 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _NEVER = 2**31 - 1
 
 
-def keep_freed_memory() -> bool:
+def disable_trim() -> bool:
     """Lets this process keep what it frees, large blocks too, until it ends; whether the C library can do that.
 
     For a process that does the same over and over, on the CPU; it changes malloc for all that runs in it.

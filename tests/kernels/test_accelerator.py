@@ -24,12 +24,12 @@ from unic.data.augment import photometric_parameters
 from unic.data.recolour import recolour
 from unic.data.recolour_at_once import recolour_at_once
 from unic.data.views import ViewConfig
-from unic.fast.blocks import whole_blocks
-from unic.fast.gelu import FastGelu, fast_gelu, replace_gelu
-from unic.fast.hasten import compile_encoders
-from unic.fast.joined import sums_of_mlps
-from unic.fast.losses import fast_token_loss
-from unic.fast.patches import embed_by_product
+from unic.kernels.choose import compile_encoders
+from unic.kernels.gelu import FastGelu, fast_gelu, replace_gelu
+from unic.kernels.ladder_gpu import sums_of_mlps
+from unic.kernels.patch_embed import embed_by_product
+from unic.kernels.split_tokens import whole_blocks
+from unic.kernels.token_loss import fast_token_loss
 from unic.method.losses import LossConfig, token_loss
 from unic.method.standardize import Moments, Standardizer, StatisticsConfig
 from unic.method.tokens import Tokens, Widths

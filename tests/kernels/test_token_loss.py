@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unic.fast.losses import fast_token_loss
+from unic.kernels.token_loss import fast_token_loss
 from unic.method.losses import LossConfig, token_loss
 
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unic.fast.joined import parameters_of, sums_of_mlps
+from unic.kernels.ladder_gpu import parameters_of, sums_of_mlps
 from unic.method.tokens import Tokens
 from unic.models.ladder import Ladder, Mlp
 

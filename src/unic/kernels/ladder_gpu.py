@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unic.core.compile_cache import compiled
-from unic.fast.gelu import fast_gelu, fast_gelu_backward
+from unic.kernels.gelu import fast_gelu, fast_gelu_backward
 from unic.models.ladder import Mlp
 
 

@@ -9,12 +9,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from unic.core.compile_cache import compile_method, compile_module
-from unic.fast.attention import unfuse_attention
-from unic.fast.blocks import whole_blocks
-from unic.fast.gelu import replace_gelu
-from unic.fast.ladder import fast_ladder
-from unic.fast.patches import embed_by_product
-from unic.fast.teachers import pack_weights, round_weights
+from unic.kernels.attention import unfuse_attention
+from unic.kernels.frozen_weights import cast_weights, prepack_weights
+from unic.kernels.gelu import replace_gelu
+from unic.kernels.ladder_cpu import fast_ladder
+from unic.kernels.patch_embed import embed_by_product
+from unic.kernels.split_tokens import whole_blocks
 from unic.method.standardize import Standardizer
 from unic.models.encoder import ImageEncoder
 from unic.models.student import Student
@@ -23,7 +23,7 @@ from unic.models.student import Student
 _CACHED_FEATURES = 2_400_000
 
 
-def hasten(
+def apply_fast_kernels(
     student: Student,
     teachers: nn.Module,
     standardizers: Iterable[Standardizer],
@@ -36,9 +36,9 @@ def hasten(
     """
     student.project = partial(fast_ladder, student.ladder)
     if autocast is not None:
-        round_weights(teachers, autocast)
+        cast_weights(teachers, autocast)
     if device.type == "cpu":
-        pack_weights(teachers)
+        prepack_weights(teachers)
         unfuse_attention(student.encoder)
         unfuse_attention(teachers)
         return

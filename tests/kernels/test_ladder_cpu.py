@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unic.fast.ladder import fast_ladder
+from unic.kernels.ladder_cpu import fast_ladder
 from unic.method.tokens import Tokens, Widths
 from unic.models.ladder import Ladder, LadderConfig
 

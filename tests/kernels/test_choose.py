@@ -9,9 +9,9 @@ import torch
 from timm.layers.mlp import Mlp, SwiGLU
 from torch import nn
 
-from unic.fast.attention import unfuse_attention
-from unic.fast.hasten import images_at_once
-from unic.fast.teachers import pack_weights, round_weights
+from unic.kernels.attention import unfuse_attention
+from unic.kernels.choose import images_at_once
+from unic.kernels.frozen_weights import cast_weights, prepack_weights
 from unic.method.tokens import Widths
 from unic.models.ladder import LadderConfig
 from unic.models.student import StudentConfig, build_student
@@ -35,7 +35,7 @@ def test_weights_rounded_once_say_what_autocast_says(name: str):
     x = torch.rand(2, 3, 160, 160)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         wanted = model.forward_features(x)
-        round_weights(model, torch.bfloat16)
+        cast_weights(model, torch.bfloat16)
         assert torch.equal(model.forward_features(x), wanted)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16, torch.float32}  # norms keep theirs
 
@@ -53,12 +53,12 @@ has_packed_products = pytest.mark.skipif(
 def test_a_packed_product_keeps_its_bits(bias: bool):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(48, 40, bias=bias)).requires_grad_(False)
-    round_weights(model, torch.bfloat16)
+    cast_weights(model, torch.bfloat16)
     strided = torch.randn(3, 48, 9).mT
     inputs = [torch.randn(2, 5, 7, 48), torch.randn(3, 48), torch.randn(48), strided]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         wanted = [model(x) for x in inputs]
-        assert pack_weights(model) == 1
+        assert prepack_weights(model) == 1
         assert all(torch.equal(model(x), y) for x, y in zip(inputs[:-1], wanted[:-1], strict=True))
         assert torch.allclose(model(strided), wanted[-1], atol=2**-6)
 
@@ -80,9 +80,9 @@ def test_packed_weights_say_the_same(name: str, options: dict[str, Any], num_gel
     exact = copy.deepcopy(model).double()
     x = torch.rand(2, 3, 160, 160)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        round_weights(model, torch.bfloat16)
+        cast_weights(model, torch.bfloat16)
         rounded = model.forward_features(x)
-        assert pack_weights(model) == sum(type(module) is nn.Linear for module in model.modules())
+        assert prepack_weights(model) == sum(type(module) is nn.Linear for module in model.modules())
         packed = model.forward_features(x)
     mlps = [module for module in model.modules() if isinstance(module, Mlp)]
     assert sum(isinstance(mlp.act, nn.Identity) for mlp in mlps) == num_gelus
@@ -97,8 +97,8 @@ def test_packed_weights_say_the_same(name: str, options: dict[str, Any], num_gel
 @has_packed_products
 def test_a_layer_that_is_only_asked_for_its_weight_is_left_alone():
     model = nn.MultiheadAttention(16, 2).requires_grad_(False)
-    round_weights(model, torch.bfloat16)
-    assert pack_weights(model) == 0
+    cast_weights(model, torch.bfloat16)
+    assert prepack_weights(model) == 0
 
 
 @pytest.mark.parametrize(

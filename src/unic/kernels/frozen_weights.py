@@ -8,13 +8,13 @@ from jaxtyping import Float
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
-from unic.fast.gelu import is_exact_gelu
+from unic.kernels.gelu import is_exact_gelu
 
 # Layers whose weights autocast rounds at every use: it remembers roundings of trained weights only.
 _ROUNDED = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
-def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
+def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
     """Rounds the weights of products and convolutions once; what the model says under autocast to `dtype` stays the
     same. For frozen models: the unrounded weights are gone, and with them the model's fingerprint.
     """
@@ -23,10 +23,10 @@ def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
             module.to(dtype)
 
 
-def pack_weights(model: nn.Module) -> int:
+def prepack_weights(model: nn.Module) -> int:
     """Lays weights in bf16 out once as the processor's products read them, instead of at every use; gives their number.
 
-    For frozen models on a CPU, after `round_weights`. Products keep their bits. The GELU of timm's MLPs moves into
+    For frozen models on a CPU, after `cast_weights`. Products keep their bits. The GELU of timm's MLPs moves into
     the product before it, and is no longer rounded in between.
     """
     operators: Any = (

@@ -24,7 +24,8 @@ import torch
 import tyro
 
 import unic
-from unic.data.images import ImageList, scan_folder
+from unic.data.folders import scan_folder
+from unic.data.image_list import ImageList
 from unic.evals.features import extract_together
 from unic.models.timm_encoder import TimmEncoder
 

@@ -33,7 +33,7 @@ from torch import Tensor
 
 import unic
 from unic.core.cache_dir import cache_dir
-from unic.data.images import read_image_folder
+from unic.data.folders import read_image_folder
 from unic.evals.features import extract
 from unic.evals.linear import lbfgs
 from unic.evals.linear.classifier import LogregConfig, fit_classifier

@@ -5,8 +5,8 @@
 torchvision's are RandomResizedCrop (bicubic), flip, ColorJitter, grayscale, GaussianBlur and RandomSolarize with
 the numbers of ViewConfig, behind Pillow's decoder, in three forms: "pil" (Pillow's images throughout), "uint8"
 (tensors of bytes) and "float" (a tensor of bytes until it is cropped, of floats from there, as ours). Ours is
-`cut(read_image(...))` or `read_view`, in batches, then `recolour` or `recolour_fast`; "device" leaves the colours
-out, which an accelerator changes where there is one.
+`random_resized_crop(read_image(...))` or `read_view`, in batches, then `color_jitter` or `color_jitter_cpu`; "device"
+leaves the colours out, which an accelerator changes where there is one.
 
 Repeats are interleaved, every one draws new crops, and medians of processor seconds count: other work on the
 machine disturbs them least. Without `--roots` the images are scikit-learn's two photographs at 500 x 375, quality 90.
@@ -32,11 +32,13 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from unic.data.augment import photometric_parameters
-from unic.data.images import read_image, read_paths, sample_photographs
-from unic.data.recolour import recolour
-from unic.data.recolour_fast import recolour_fast
-from unic.data.views import ViewConfig, cut, geometric_draws
-from unic.data.views_fast import read_view
+from unic.data.color_jitter.cpu import color_jitter_cpu
+from unic.data.color_jitter.exact import color_jitter
+from unic.data.config import ViewConfig
+from unic.data.crop import geometric_draws, random_resized_crop
+from unic.data.crop_fast import read_view
+from unic.data.decode import read_image, sample_photographs
+from unic.data.folders import read_paths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +139,7 @@ def one_by_one(paths: Sequence[str], transform: Callable[[Image.Image], Tensor])
 
 
 def batched(paths: Sequence[str], cfg: ViewConfig, *, colours: bool) -> Callable[[int], None]:
-    change = recolour if cfg.pixels == "plain" else recolour_fast
+    change = color_jitter if cfg.pixels == "plain" else color_jitter_cpu
     index = torch.arange(len(paths))
 
     def way(repeat: int) -> None:
@@ -146,7 +148,9 @@ def batched(paths: Sequence[str], cfg: ViewConfig, *, colours: bool) -> Callable
         for number, row in enumerate(geometric_draws(0, view, index).tolist()):
             path = paths[number]
             images[number] = (
-                cut(read_image(path), row, cfg) if cfg.pixels == "plain" else read_view(path, row, cfg)
+                random_resized_crop(read_image(path), row, cfg)
+                if cfg.pixels == "plain"
+                else read_view(path, row, cfg)
             )
         if colours:
             change(images, photometric_parameters(view, index, 0, cfg), cfg)

@@ -294,7 +294,7 @@ import timm
 from safetensors.torch import save_file
 from pathlib import Path
 from unic.data.datasets import DATASETS, DatasetSpec
-from unic.data.images import read_image_folder
+from unic.data.folders import read_image_folder
 from unic.evals import EVALUATIONS, Evaluation
 from unic.teachers import TEACHERS, TeacherSpec
 

@@ -15,7 +15,7 @@ from PIL import Image
 from unic.compare import baselines, evaluate_encoders, labels, mean_log_odds
 from unic.core.errors import ConfigError, DataError
 from unic.data.datasets import DATASETS, Roots
-from unic.data.images import read_image
+from unic.data.decode import read_image
 from unic.evals import EVALUATIONS, EvalOptions
 from unic.evals.suites import SUITES, suite
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from unic.core.errors import WeightsError
-from unic.data.images import read_image, sample_photographs
-from unic.data.views import evaluation_view
+from unic.data.crop import evaluation_view
+from unic.data.decode import read_image, sample_photographs
 from unic.method.tokens import Widths
 from unic.teachers import load_teacher
 

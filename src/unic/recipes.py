@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from unic.data.loader import DataConfig
-from unic.data.views import ViewConfig
+from unic.data.config import DataConfig, ViewConfig
 from unic.method.standardize import StatisticsConfig
 from unic.models.ladder import LadderConfig
 from unic.models.student import StudentConfig

@@ -373,7 +373,7 @@ def test_transformers_prepares_images_as_the_student_was_trained(student, tmp_pa
 
 def test_timm_prepares_images_as_unic_does(student, tmp_path: Path):
     """The short side to the image size, then the square at the centre."""
-    from unic.data.views import evaluation_view
+    from unic.data.crop import evaluation_view
 
     export(student("by dimensions"), "timm", tmp_path / "out")
     model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True)

@@ -6,16 +6,16 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from unic.data.augment import augment, photometric_parameters
-from unic.data.recolour import (
+from unic.data.color_jitter.exact import (
     adjust_brightness,
     adjust_contrast,
     adjust_hue,
     adjust_saturation,
     blur,
-    recolour,
+    color_jitter,
     solarize,
 )
-from unic.data.views import ViewConfig
+from unic.data.config import ViewConfig
 from unic.method.tokens import Batch
 
 LEVEL = 1 / 255
@@ -135,6 +135,6 @@ def test_a_device_recolours_as_the_cpu_does_and_is_never_waited_for():
         got = augment(batch, 0, cfg, device).images
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    difference = (got.cpu().int() - recolour(batch.images, drawn, cfg).int()).abs()
+    difference = (got.cpu().int() - color_jitter(batch.images, drawn, cfg).int()).abs()
     # Solarize amplifies nothing at 0.5, so one rounding step is all two devices may differ by.
     assert difference.max() <= 1

@@ -6,7 +6,8 @@ import pytest
 from unic.core.errors import DataError
 from unic.data.datasets import DATASETS
 from unic.data.datasets.digits import write_digits
-from unic.data.images import ImageList, read_image
+from unic.data.decode import read_image
+from unic.data.image_list import ImageList
 
 
 @pytest.fixture(scope="module")

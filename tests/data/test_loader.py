@@ -16,17 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unic.core.errors import ConfigError, DataError
-from unic.data.images import BadImage, ImageList, read_image, read_paths
-from unic.data.loader import (
-    BadImages,
-    DataConfig,
-    auto_workers,
-    evaluation_batches,
-    evaluation_views,
-    training_batches,
-)
-from unic.data.order import Sources, epoch_order, read_sources
-from unic.data.views import ViewConfig, evaluation_view, training_view
+from unic.data.bad_images import BadImages
+from unic.data.config import DataConfig, ViewConfig
+from unic.data.crop import evaluation_view, training_view
+from unic.data.decode import BadImage, read_image
+from unic.data.eval_loader import evaluation_batches, evaluation_views
+from unic.data.folders import read_paths
+from unic.data.image_list import ImageList
+from unic.data.loader import training_batches
+from unic.data.sources import Sources, epoch_order, read_sources
+from unic.data.worker_processes import auto_workers
 from unic.method.tokens import Batch
 
 SMALL = DataConfig(views=ViewConfig(image_size=16))
@@ -361,7 +360,9 @@ def test_views_of_several_sizes_are_those_of_each_size_alone(workers: int, folde
 
 def test_an_image_is_decoded_once_for_all_sizes(folder_of: Folder, monkeypatch: pytest.MonkeyPatch):
     paths, decoded = read_paths(folder_of(5)), []
-    monkeypatch.setattr("unic.data.loader.read_image", lambda path: decoded.append(path) or read_image(path))
+    monkeypatch.setattr(
+        "unic.data.eval_loader.read_image", lambda path: decoded.append(path) or read_image(path)
+    )
     spoil(Path(paths[1]).parent, 1)
     found = evaluation_views(paths, (16, 24), [np.arange(3), np.arange(3, 5)], on_bad="skip")
     assert [[batch.index.tolist() for batch in views] for views in found] == [[[0, 2]] * 2, [[3, 4]] * 2]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unic.data.images import sample_photographs
+from unic.data.decode import sample_photographs
 from unic.method.tokens import Tokens
 from unic.models.encoder import ImageEncoder
 

@@ -7,8 +7,8 @@ import torch
 from material import photographs
 
 from unic.core.errors import ConfigError, DataError
-from unic.data.images import read_image
-from unic.data.views import evaluation_view
+from unic.data.crop import evaluation_view
+from unic.data.decode import read_image
 from unic.diagnosis.pictures import read_pictures, spread
 
 

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from unic.data.images import ImageList, read_image_folder
+from unic.data.folders import read_image_folder
+from unic.data.image_list import ImageList
 from unic.method.tokens import Tokens
 
 COLOURS = {"blue": (20, 40, 220), "green": (30, 200, 60), "red": (220, 30, 20)}

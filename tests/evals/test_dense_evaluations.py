@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from unic.core.errors import ConfigError, DataError, WeightsError
 from unic.data.datasets import DATASETS, DatasetSpec, Roots
-from unic.data.dense.truth import Depths
+from unic.data.dense.annotations import Depths
 from unic.evals import EVALUATIONS, EvalOptions, Result, evaluate, options_type
 from unic.evals.dense import learning, store
 from unic.evals.dense.seen import Seen

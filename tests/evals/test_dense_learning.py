@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from unic.core.errors import DataError
-from unic.data.images import ImageList
+from unic.data.image_list import ImageList
 from unic.evals.dense import learning
 from unic.evals.dense.learning import Schedule, learn
 from unic.evals.dense.store import Packing

@@ -43,7 +43,7 @@ EVALUATIONS.add("{name}", Evaluation("{name}", run, "mean length of the CLS feat
 
 PLUGIN_DATASET = """
 from unic.data.datasets import DATASETS, DatasetSpec
-from unic.data.images import read_image_folder
+from unic.data.folders import read_image_folder
 
 DATASETS.add(
     "{name}",

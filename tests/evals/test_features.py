@@ -17,7 +17,8 @@ from unic.core import distributed
 from unic.core.errors import DataError
 from unic.core.files import MANIFEST, TEMPORARY
 from unic.data import loader
-from unic.data.images import ImageList, read_image_folder
+from unic.data.folders import read_image_folder
+from unic.data.image_list import ImageList
 from unic.evals import feature_store
 from unic.evals.feature_store import OnDisk, locked
 from unic.evals.features import extract, extract_together

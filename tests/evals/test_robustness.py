@@ -9,7 +9,7 @@ from PIL import Image
 
 from unic.core.errors import DataError
 from unic.data.datasets import Roots
-from unic.data.datasets.imagenet import class_subset, wnids
+from unic.data.datasets.wordnet_ids import class_subset, wnids
 from unic.evals import EvalOptions, evaluate
 
 OPTIONS = EvalOptions(workers=0, allow_count_mismatch=True)

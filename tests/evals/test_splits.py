@@ -9,7 +9,7 @@ import torch
 
 from unic.core.errors import ConfigError
 from unic.data.datasets import Roots, Targets
-from unic.data.images import ImageList
+from unic.data.image_list import ImageList
 from unic.evals.splits import Splits, ranking, read_splits
 
 

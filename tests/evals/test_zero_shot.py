@@ -19,8 +19,9 @@ from torch.testing import assert_close
 from unic.checkpoints.saved import SavedStudent
 from unic.core.errors import ConfigError, DataError, WeightsError
 from unic.data.datasets import DATASETS, DatasetSpec, Targets
-from unic.data.datasets.imagenet import wnids
-from unic.data.images import ImageList, read_image_folder
+from unic.data.datasets.wordnet_ids import wnids
+from unic.data.folders import read_image_folder
+from unic.data.image_list import ImageList
 from unic.evals import EVALUATIONS, EvalOptions, Result, evaluate, options_type
 from unic.evals.prompts import class_names
 from unic.evals.zero_shot import ZeroShotConfig, choose_teacher, class_embeddings, zero_shot_scores

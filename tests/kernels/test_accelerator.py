@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from unic.bench.step import TrainingStep
 from unic.core import compile_cache
 from unic.data.augment import photometric_parameters
-from unic.data.recolour import recolour
-from unic.data.recolour_at_once import recolour_at_once
-from unic.data.views import ViewConfig
+from unic.data.color_jitter.exact import color_jitter
+from unic.data.color_jitter.gpu import color_jitter_gpu
+from unic.data.config import ViewConfig
 from unic.kernels.choose import compile_encoders
 from unic.kernels.gelu import FastGelu, fast_gelu, replace_gelu
 from unic.kernels.ladder_gpu import sums_of_mlps
@@ -218,7 +218,7 @@ def test_every_view_is_recoloured_as_by_the_definition(device):
     for chosen in (drawn.jitters, drawn.grays, drawn.blurs, drawn.solarizes):
         assert 0 < chosen.sum() < count
     difference = (
-        recolour_at_once(images.to(device), drawn, cfg).cpu().int() - recolour(images, drawn, cfg).int()
+        color_jitter_gpu(images.to(device), drawn, cfg).cpu().int() - color_jitter(images, drawn, cfg).int()
     )
     assert difference.abs().max() <= 1 and (difference != 0).float().mean() < 1e-3
 

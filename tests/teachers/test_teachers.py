@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from unic.core.errors import ConfigError, WeightsError
-from unic.data.images import read_image
-from unic.data.views import evaluation_view
+from unic.data.crop import evaluation_view
+from unic.data.decode import read_image
 from unic.method.tokens import Batch, Tokens
 from unic.teachers import TEACHERS, efficientnet_lite, load_teacher, short_name
 from unic.teachers.live import LiveTeachers, load_teachers, resample

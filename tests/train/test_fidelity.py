@@ -17,8 +17,8 @@ from sklearn.metrics import r2_score
 from unic.core.config import to_dict
 from unic.core.errors import ConfigError
 from unic.core.run_folder import RunDir
-from unic.data.order import read_sources
-from unic.data.views import evaluation_view
+from unic.data.crop import evaluation_view
+from unic.data.sources import read_sources
 from unic.evals.knn import knn_predict
 from unic.method.feature_metrics import effective_rank, explained_variance
 from unic.method.tokens import Batch

@@ -147,7 +147,7 @@ def test_patches_of_the_map_are_those_after_class_and_registers(options: dict, p
     found = look(Shown(encoder, "tiny"), [picture()], image_size=48, attention=True, device=CPU)
     assert isinstance(found.attention, torch.Tensor) and found.attention.shape == (1, 3, 6, 6)
     sized = encoder.at_size(48, 48)
-    from unic.data.views import evaluation_view
+    from unic.data.crop import evaluation_view
 
     x = sized.normalize(evaluation_view(picture(), 48)[None])
     expected = unfused(sized.model, sized.model.blocks[-1].attn, x)

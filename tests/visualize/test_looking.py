@@ -8,7 +8,7 @@ from PIL import Image
 from tiny import CPU, cnn_encoder, picture, vit, vit_encoder
 
 from unic.core.errors import ConfigError, DataError, WeightsError
-from unic.data.views import evaluation_view
+from unic.data.crop import evaluation_view
 from unic.models.timm_encoder import TimmEncoder
 from unic.visualize.looking import FINE, Shown, look
 

@@ -12,7 +12,7 @@ from tiny import CPU, cnn_encoder, picture, vit_encoder
 
 from unic.cli import main
 from unic.core.errors import ConfigError, DataError
-from unic.data.images import BadImage
+from unic.data.decode import BadImage
 from unic.visualize import Choices, visualize
 from unic.visualize.album import Picture, write_album
 from unic.visualize.looking import Shown

@@ -20,7 +20,7 @@ from unic.bench.reading import Reading, read_images
 from unic.bench.step import PARTS, Facts, Timed
 from unic.core.environment import environment
 from unic.core.errors import ConfigError
-from unic.data.loader import auto_workers
+from unic.data.worker_processes import auto_workers
 from unic.train.estimate import IMAGENET_1K, UTILISATION, Estimate, estimate
 from unic.train.recipe import Recipe
 

@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from unic.core import rng
-from unic.data.loader import BadImages, training_batches
-from unic.data.order import read_sources
+from unic.data.bad_images import BadImages
+from unic.data.loader import training_batches
+from unic.data.sources import read_sources
 from unic.train.recipe import Recipe
 
 # Size of the made-up photographs, about that of ImageNet's.

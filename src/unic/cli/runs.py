@@ -79,7 +79,7 @@ def _distill_options(defaults: "Recipe") -> type:
 
 
 def _estimate(recipe: "Recipe") -> str:
-    from unic.data.order import read_sources
+    from unic.data.sources import read_sources
     from unic.teachers.live import check_names
     from unic.train.estimate import describe, estimate
 

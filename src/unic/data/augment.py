@@ -8,10 +8,10 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from unic.core import rng
-from unic.data.recolour import Photometric, recolour
-from unic.data.recolour_at_once import recolour_at_once
-from unic.data.recolour_fast import recolour_fast
-from unic.data.views import ViewConfig
+from unic.data.color_jitter.cpu import color_jitter_cpu
+from unic.data.color_jitter.exact import Photometric, color_jitter
+from unic.data.color_jitter.gpu import color_jitter_gpu
+from unic.data.config import ViewConfig
 from unic.method.tokens import Batch
 
 
@@ -27,9 +27,9 @@ def augment(
     parameters = photometric_parameters(batch.view.cpu(), batch.index.cpu(), seed, cfg)
     there = batch if device is None else batch.to(device)
     if there.images.device.type == "cpu":
-        form = recolour if cfg.pixels == "plain" else recolour_fast
+        form = color_jitter if cfg.pixels == "plain" else color_jitter_cpu
     else:
-        form = recolour_at_once if at_once else recolour
+        form = color_jitter_gpu if at_once else color_jitter
     return Batch(form(there.images, parameters, cfg), there.index, there.view)
 
 

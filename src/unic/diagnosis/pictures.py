@@ -14,8 +14,9 @@ from torch import Tensor
 
 from unic.core.errors import ConfigError, DataError
 from unic.core.progress import with_progress
-from unic.data.images import read_paths
-from unic.data.loader import auto_workers, evaluation_views
+from unic.data.eval_loader import evaluation_views
+from unic.data.folders import read_paths
+from unic.data.worker_processes import auto_workers
 
 
 @dataclass(frozen=True)

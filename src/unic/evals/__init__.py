@@ -23,7 +23,7 @@ from unic.core.config import from_dict
 from unic.core.errors import ConfigError
 from unic.core.plugins import Registry
 from unic.data.datasets import DATASETS, Roots, Targets, Task
-from unic.data.images import ImageList
+from unic.data.image_list import ImageList
 from unic.evals.features import Precision, Token, extract
 from unic.evals.splits import NUM_RANKED, Splits, ranking, read_splits
 from unic.method.tokens import Encoder

@@ -19,9 +19,9 @@ from torch import Tensor
 from unic.core import rng
 from unic.core.errors import ConfigError, DataError
 from unic.core.progress import with_progress
+from unic.data.decode import read_pixels
 from unic.data.dense import depth_views
-from unic.data.dense.truth import Depths, read_depth, size_of
-from unic.data.images import read_pixels
+from unic.data.dense.annotations import Depths, read_depth, size_of
 from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
 from unic.evals.dense.depth_head import DepthHead, layers_for, read_depth_head
 from unic.evals.dense.depth_loss import sig_loss

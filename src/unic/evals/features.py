@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from unic.core import distributed
 from unic.core.errors import DataError
 from unic.core.progress import with_progress
-from unic.data.images import ImageList
-from unic.data.loader import auto_workers, evaluation_views
+from unic.data.eval_loader import evaluation_views
+from unic.data.image_list import ImageList
+from unic.data.worker_processes import auto_workers
 from unic.evals.feature_store import InMemory, OnDisk, Place, locked, shards_of
 from unic.method.tokens import Batch, Encoder, Tokens
 

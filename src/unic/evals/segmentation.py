@@ -22,9 +22,9 @@ from unic.core import rng
 from unic.core.errors import ConfigError
 from unic.core.files import write_json
 from unic.core.progress import with_progress
+from unic.data.decode import read_pixels
 from unic.data.dense import segmentation_views
-from unic.data.dense.truth import IGNORED, Masks, read_mask, size_of
-from unic.data.images import read_pixels
+from unic.data.dense.annotations import IGNORED, Masks, read_mask, size_of
 from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
 from unic.evals.dense.learning import Schedule
 from unic.evals.dense.panels import coloured, panels_of, write_panel

@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from unic.core import distributed, rng
-from unic.data.loader import evaluation_batches
-from unic.data.order import Sources
+from unic.data.eval_loader import evaluation_batches
+from unic.data.sources import Sources
 from unic.method.feature_metrics import effective_rank
 from unic.method.tokens import Batch, Pixels, Tokens
 from unic.models.student import Student

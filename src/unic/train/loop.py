@@ -17,7 +17,9 @@ from unic.core.config import from_dict, to_dict
 from unic.core.errors import DataError, NonFiniteError
 from unic.core.files import TEMPORARY
 from unic.core.run_folder import open_run
-from unic.data.loader import BadImages, evaluation_batches, training_batches
+from unic.data.bad_images import BadImages
+from unic.data.eval_loader import evaluation_batches
+from unic.data.loader import training_batches
 from unic.method.step import validation_losses
 from unic.method.tokens import Batch
 from unic.models.student import ENCODER_FILE, write_encoder

@@ -6,7 +6,7 @@ from typing import Literal
 
 from unic.core.config import check_finite
 from unic.core.errors import ConfigError
-from unic.data.loader import DataConfig
+from unic.data.config import DataConfig
 from unic.method.losses import LossConfig
 from unic.method.standardize import StatisticsConfig
 from unic.models.ladder import LadderConfig

@@ -13,8 +13,8 @@ from unic.core import distributed
 from unic.core.errors import ConfigError
 from unic.core.files import remove_leftovers
 from unic.core.run_folder import RunDir
-from unic.data.loader import auto_workers
-from unic.data.order import Sources, read_sources
+from unic.data.sources import Sources, read_sources
+from unic.data.worker_processes import auto_workers
 from unic.kernels.choose import apply_fast_kernels, images_at_once
 from unic.method.standardize import Standardizer
 from unic.models.student import build_student

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from unic.core.errors import ConfigError, DataError, WeightsError
-from unic.data.views import evaluation_view
+from unic.data.crop import evaluation_view
 from unic.models.encoder import ImageEncoder
 from unic.visualize.attention import AttentionWatch, attention_maps, use_fused_attention
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from PIL import Image
 
 from unic.core.errors import ConfigError
-from unic.data.images import read_image, read_paths, sample_photographs
+from unic.data.decode import read_image, sample_photographs
+from unic.data.folders import read_paths
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from unic.core.errors import ConfigError
-from unic.data.views import evaluation_view
+from unic.data.crop import evaluation_view
 from unic.visualize.album import Picture
 from unic.visualize.looking import Seen
 from unic.visualize.panels import SIDE, Column, Panel, draw, in_colours

@@ -8,7 +8,7 @@ from unic.cli import main
 from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, Roots
 from unic.data.datasets.check import check_dataset
-from unic.data.images import BadImage
+from unic.data.decode import BadImage
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def test_sets_of_200_classes_are_scored_among_these(
 
 def test_the_lists_of_labels_and_of_wnids_of_the_200_classes_agree(tmp_path: Path):
     """timm ships both; readers use the first."""
-    from unic.data.datasets.imagenet import class_subset, timm_facts, wnids
+    from unic.data.datasets.wordnet_ids import class_subset, timm_facts, wnids
 
     for name in ("imagenet_r", "imagenet_a"):
         assert [wnids()[label] for label in class_subset(name)] == timm_facts(f"{name}_synsets.txt").split()
@@ -144,7 +144,7 @@ def test_real_labels_are_several_and_images_without_any_are_left_out(tmp_path: P
 
 
 def test_the_count_of_real_labels_is_that_of_the_images_that_have_some():
-    from unic.data.datasets.imagenet import timm_facts
+    from unic.data.datasets.wordnet_ids import timm_facts
 
     labels = json.loads(timm_facts("imagenet_real_labels.json"))
     assert DATASETS["imagenet_real"].counts["test"] == sum(bool(of_image) for of_image in labels)

@@ -15,8 +15,8 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from unic.core.errors import WeightsError
-from unic.data.images import read_image
-from unic.data.views import evaluation_view
+from unic.data.crop import evaluation_view
+from unic.data.decode import read_image
 from unic.method.tokens import Tokens
 from unic.models.encoder import ImageEncoder
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from unic.core.errors import ConfigError, DataError
 from unic.core.plugins import Registry
-from unic.data.dense.truth import Depths, Masks
-from unic.data.images import ImageList
+from unic.data.dense.annotations import Depths, Masks
+from unic.data.image_list import ImageList
 
 log = logging.getLogger(__name__)
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from unic.data.datasets import DATASETS, DatasetSpec
-from unic.data.datasets.files import find_base, with_masks
-from unic.data.dense.truth import IGNORED, Masks, distinct_colours
-from unic.data.images import ImageList
+from unic.data.datasets.readers import find_base, with_masks
+from unic.data.dense.annotations import IGNORED, Masks, distinct_colours
+from unic.data.image_list import ImageList
 
 _PARTS = ("training", "validation")
 

@@ -8,8 +8,9 @@ import numpy as np
 from unic.core import rng
 from unic.core.errors import ConfigError, DataError
 from unic.data.datasets import DATASETS, DatasetSpec, Roots, read_split, read_targets
-from unic.data.dense.truth import IGNORED, Masks, read_depth, read_mask
-from unic.data.images import ImageList, read_image
+from unic.data.decode import read_image
+from unic.data.dense.annotations import IGNORED, Masks, read_depth, read_mask
+from unic.data.image_list import ImageList
 
 
 @dataclass(frozen=True)

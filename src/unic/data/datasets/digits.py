@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from unic.data.datasets import DATASETS, DatasetSpec
-from unic.data.images import read_image_folder
+from unic.data.folders import read_image_folder
 
 IMAGE_SIZE = 32
 _TEST_PER_CLASS = 50

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from unic.data.datasets import DATASETS, DatasetSpec
-from unic.data.datasets.files import find_base, listed, numbers_of, read_lines
-from unic.data.images import ImageList
+from unic.data.datasets.readers import find_base, listed, numbers_of, read_lines
+from unic.data.image_list import ImageList
 
 _LISTS = {"trainval": ("train1.txt", "val1.txt"), "test": ("test1.txt",)}
 

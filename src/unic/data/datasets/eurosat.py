@@ -12,8 +12,8 @@ import torch
 
 from unic.core import rng
 from unic.data.datasets import DATASETS, DatasetSpec, take
-from unic.data.datasets.files import inner_folder, read_class_folders
-from unic.data.images import ImageList
+from unic.data.datasets.readers import inner_folder, read_class_folders
+from unic.data.image_list import ImageList
 
 CLASSES = (
     *("AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial"),

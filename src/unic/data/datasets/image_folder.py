@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from unic.data.datasets import DATASETS, DatasetSpec
-from unic.data.images import ImageList, read_image_folder
+from unic.data.folders import read_image_folder
+from unic.data.image_list import ImageList
 
 _TEST_NAMES = ("test", "val", "validation")
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from unic.data.datasets import DATASETS, DatasetSpec, Targets, one_label_each
-from unic.data.datasets.files import inner_folder, read_class_folders
-from unic.data.datasets.imagenet import class_subset, wnids
-from unic.data.images import ImageList
+from unic.data.datasets.readers import inner_folder, read_class_folders
+from unic.data.datasets.wordnet_ids import class_subset, wnids
+from unic.data.image_list import ImageList
 
 
 def read(root: Path, split: str) -> ImageList:

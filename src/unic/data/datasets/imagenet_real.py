@@ -9,16 +9,16 @@ import re
 from pathlib import Path
 
 from unic.core.errors import DataError
-from unic.data.datasets import DATASETS, DatasetSpec, Targets, in1k, take
-from unic.data.datasets.imagenet import timm_facts
-from unic.data.images import ImageList
+from unic.data.datasets import DATASETS, DatasetSpec, Targets, imagenet_1k, take
+from unic.data.datasets.wordnet_ids import timm_facts
+from unic.data.image_list import ImageList
 
 _NAME = re.compile(r"ILSVRC2012_val_(\d{8})")
 
 
 def read(root: Path, split: str) -> ImageList:
     """The labels are ImageNet-1K's own; `targets` has the others."""
-    images = in1k.read(root, split)
+    images = imagenet_1k.read(root, split)
     found = take(images, [i for i, path in enumerate(images.paths) if _answers(path)])
     return ImageList(found.paths, found.labels, found.classes, "imagenet_real", found.root)
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from unic.data.datasets import DATASETS, DatasetSpec
-from unic.data.datasets.files import inner_folder, read_class_folders
-from unic.data.datasets.imagenet import wnids
-from unic.data.images import ImageList
+from unic.data.datasets.readers import inner_folder, read_class_folders
+from unic.data.datasets.wordnet_ids import wnids
+from unic.data.image_list import ImageList
 
 _FOLDER = "imagenetv2-matched-frequency-format-val"
 

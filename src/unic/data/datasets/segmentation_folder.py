@@ -5,9 +5,9 @@ from typing import Any
 
 from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec
-from unic.data.datasets.files import inner_folder, read_json, with_masks
-from unic.data.dense.truth import IGNORED, Masks, distinct_colours
-from unic.data.images import ImageList
+from unic.data.datasets.readers import inner_folder, read_json, with_masks
+from unic.data.dense.annotations import IGNORED, Masks, distinct_colours
+from unic.data.image_list import ImageList
 
 _NOTE = "dataset.json"
 _EXAMPLE = '{"classes": ["sky", "road"], "first": 0, "ignored": [255]}'

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unic.core.errors import DataError
-from unic.data.dense.truth import Depths
+from unic.data.dense.annotations import Depths
 
 
 class DepthMetrics:

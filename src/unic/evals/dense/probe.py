@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.files import file_sha256
-from unic.data.loader import auto_workers
+from unic.data.worker_processes import auto_workers
 from unic.evals import EvalOptions
 from unic.evals.dense.learning import Batch, Schedule, learn
 from unic.evals.dense.seen import Seen

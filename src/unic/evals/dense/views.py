@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from unic.core import rng
 from unic.core.errors import DataError
-from unic.data.images import ImageList
-from unic.data.worker import end_with_main
+from unic.data.image_list import ImageList
+from unic.data.worker_processes import end_with_main
 
 Key = tuple[int, int]
 """Position of an image in its list, and which of its crops."""

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from unic.core.errors import DataError
-from unic.data.images import ImageList, scan_folder
+from unic.data.folders import scan_folder
+from unic.data.image_list import ImageList
 
 
 def find_base(root: Path, places: Sequence[str], needed: Sequence[str]) -> Path:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from unic.data.datasets import DATASETS, DatasetSpec
-from unic.data.datasets.files import read_class_folders
-from unic.data.datasets.imagenet import wnid_numbers, wnids
-from unic.data.images import ImageList
+from unic.data.datasets.readers import read_class_folders
+from unic.data.datasets.wordnet_ids import wnid_numbers, wnids
+from unic.data.image_list import ImageList
 
 _FOLDERS = {"trainval": "train", "test": "val"}
 

@@ -13,7 +13,8 @@ from jaxtyping import Int64
 
 from unic.core import rng
 from unic.core.errors import ConfigError
-from unic.data.images import ImageList, read_paths
+from unic.data.folders import read_paths
+from unic.data.image_list import ImageList
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from PIL import Image
 from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, Roots, read_split
 from unic.data.datasets.check import check_dataset
-from unic.data.dense.truth import IGNORED, Depths, Masks, distinct_colours, read_depth, read_mask
+from unic.data.dense.annotations import IGNORED, Depths, Masks, distinct_colours, read_depth, read_mask
 from unic.evals.splits import read_splits
 
 RULES = Masks(classes=("a", "b", "c"), palette=distinct_colours(3), first=1, ignored=(0, 255))

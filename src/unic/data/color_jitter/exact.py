@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from unic.core.device import to_device
-from unic.data.views import ViewConfig
+from unic.data.config import ViewConfig
 
 LUMA = (0.2989, 0.587, 0.114)
 
@@ -37,7 +37,7 @@ class Photometric:
     solarizes: Bool[Tensor, " B"]
 
 
-def recolour(
+def color_jitter(
     images: UInt8[Tensor, "B 3 H W"], parameters: Photometric, cfg: ViewConfig
 ) -> UInt8[Tensor, "B 3 H W"]:
     """Colour jitter (four operations in an order of its own for each image), grayscale, blur, solarize."""

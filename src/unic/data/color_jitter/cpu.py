@@ -1,6 +1,6 @@
-"""`recolour` for processors: one image at a time, in place, so that its pixels never leave the cache.
+"""`color_jitter` for processors: one image at a time, in place, so that its pixels never leave the cache.
 
-Letters: H W pixels. Every operation is that of recolour.py in other words: a processor has
+Letters: H W pixels. Every operation is that of exact.py in other words: a processor has
 no vector form of `where`, `remainder` and float -> uint8, which were most of the time.
 """
 
@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from unic.data.recolour import LUMA, Photometric
-from unic.data.views import ViewConfig
+from unic.data.color_jitter.exact import LUMA, Photometric
+from unic.data.config import ViewConfig
 
 
-def recolour_fast(
+def color_jitter_cpu(
     images: UInt8[Tensor, "B 3 H W"], parameters: Photometric, cfg: ViewConfig
 ) -> UInt8[Tensor, "B 3 H W"]:
-    """What `recolour` gives, to one grey level (float32 rounds otherwise in another order of the same sums)."""
+    """What `color_jitter` gives, to one grey level (float32 rounds otherwise in another order of the same sums)."""
     recoloured = torch.empty_like(images)
     x = torch.empty(images.shape[1:])
     facts = zip(

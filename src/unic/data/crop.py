@@ -1,12 +1,10 @@
-"""The geometric part of a view, cut on the CPU: a pure function of (seed, view, image index).
+"""The geometric part of a view, random_resized_crop on the CPU: a pure function of (seed, view, image index).
 
 Letters: B images, S side of the view in pixels. The photometric part is in augment.py.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from unic.core import rng
-from unic.core.errors import ConfigError
+from unic.data.config import ViewConfig
 
 _ATTEMPTS = 10
 
@@ -23,88 +21,24 @@ _ATTEMPTS = 10
 _MAX_RATIO = 50
 
 
-@dataclass(frozen=True, kw_only=True)
-class ViewConfig:
-    """How a training view is cut and recoloured. Source of the defaults: UNIC's published recipe."""
-
-    image_size: int = 224
-    scale: tuple[float, float] = (0.08, 1.0)
-    """Smallest and largest area of the crop, as a share of the image."""
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Smallest and largest width / height of the crop."""
-    flip: float = 0.5
-    """Probability of a left-right flip."""
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
-    """Brightness, contrast, saturation: by a factor within 1 +- this. Hue: by up to this part of a turn."""
-    jitter_prob: float = 0.8
-    grayscale_prob: float = 0.2
-    blur_prob: float = 0.2
-    blur_kernel: int = 9
-    """Side of the Gaussian's window, in pixels of the view."""
-    blur_sigma: tuple[float, float] = (0.1, 5.0)
-    """Smallest and largest standard deviation of the Gaussian, in pixels of the view."""
-    solarize_prob: float = 0.2
-    solarize_threshold: float = 0.5
-    """Values from here to 1 (white) are inverted."""
-    pixels: Literal["plain", "fast", "shrunk"] = "plain"
-    """plain: the definition. fast: the same crops and colours by shorter ways, 0.03 of 255 levels off on average; for
-    views from 64 pixels. shrunk: as fast, but JPEGs far larger than the view are decoded at 1/2, 1/4 or 1/8: 1 to 2
-    levels off."""
-
-    def __post_init__(self) -> None:
-        if self.image_size < 1:
-            raise ConfigError(f"image_size is {self.image_size}; wanted at least 1 pixel")
-        for name in (
-            "flip",
-            "jitter_prob",
-            "grayscale_prob",
-            "blur_prob",
-            "solarize_prob",
-            "solarize_threshold",
-        ):
-            _require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "a number from 0 to 1")
-        _require("scale", self.scale, 0 < self.scale[0] <= self.scale[1] <= 1, "0 < smallest <= largest <= 1")
-        _require(
-            "ratio", self.ratio, 0 < self.ratio[0] <= self.ratio[1] < math.inf, "0 < smallest <= largest"
-        )
-        jitter_fits = all(0 <= s < math.inf for s in self.jitter) and self.jitter[3] <= 0.5
-        _require("jitter", self.jitter, jitter_fits, "four numbers from 0, the last (hue) at most 0.5")
-        sigma_fits = 0 < self.blur_sigma[0] <= self.blur_sigma[1] < math.inf
-        _require("blur_sigma", self.blur_sigma, sigma_fits, "0 < smallest <= largest")
-        _require(
-            "blur_kernel",
-            self.blur_kernel,
-            self.blur_kernel > 0 and self.blur_kernel % 2 == 1,
-            "an odd number",
-        )
-        if self.blur_prob > 0 and self.blur_kernel // 2 >= self.image_size:
-            raise ConfigError(
-                f"blur_kernel {self.blur_kernel} does not fit into views of {self.image_size} px; "
-                f"wanted at most {2 * self.image_size - 1}, or blur_prob 0"
-            )
-
-
-def _require(name: str, value: object, holds: bool, wanted: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name} is {value}; wanted {wanted}")
-
-
 def training_view(
     image: Image.Image, seed: int, view: int, index: int, cfg: ViewConfig
 ) -> UInt8[Tensor, "3 S S"]:
     """A random crop, resized to a square and perhaps flipped; the same whenever it is asked for."""
     draws = geometric_draws(seed, torch.tensor([view]), torch.tensor([index]))
-    return cut(image, draws[0].tolist(), cfg)
+    return random_resized_crop(image, draws[0].tolist(), cfg)
 
 
 def geometric_draws(
     seed: int, view: Int64[Tensor, " B"], index: Int64[Tensor, " B"]
 ) -> Float[Tensor, "B 23"]:
-    """What `cut` needs for each image; for a batch at once, since hashing one key costs as much as many."""
+    """What `random_resized_crop` needs for each image; of a batch at once: hashing one key costs as much as many."""
     return rng.uniforms(seed, "geometric", view, index, 2 * _ATTEMPTS + 3)
 
 
-def cut(image: Image.Image, draws: Sequence[float], cfg: ViewConfig) -> UInt8[Tensor, "3 S S"]:
+def random_resized_crop(
+    image: Image.Image, draws: Sequence[float], cfg: ViewConfig
+) -> UInt8[Tensor, "3 S S"]:
     """draws: those of `crop_box`, then one for the flip."""
     left, top, width, height = crop_box(*image.size, draws[:-1], cfg)
     crop = image.crop((left, top, left + width, top + height))

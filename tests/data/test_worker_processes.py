@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader
 
-from unic.data.worker import end_with_main, leave_signals_to_main
+from unic.data.worker_processes import end_with_main, leave_signals_to_main
 
 PATIENCE_SECONDS = 30.0
 

@@ -1,4 +1,4 @@
-"""`recolour` for accelerators: every image goes through every operation and takes the one that is its own.
+"""`color_jitter` for accelerators: every image goes through every operation and takes the one that is its own.
 
 Arithmetic costs less there than passing over memory for each group of images.
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from unic.core.compile_cache import compiled
 from unic.core.device import to_device
-from unic.data.recolour import JITTERS, Photometric, blur_some, grayscale, solarize
-from unic.data.views import ViewConfig
+from unic.data.color_jitter.exact import JITTERS, Photometric, blur_some, grayscale, solarize
+from unic.data.config import ViewConfig
 
 
-def recolour_at_once(
+def color_jitter_gpu(
     images: UInt8[Tensor, "B 3 H W"], parameters: Photometric, cfg: ViewConfig
 ) -> UInt8[Tensor, "B 3 H W"]:
-    """What `recolour` gives, to one grey level."""
+    """What `color_jitter` gives, to one grey level."""
     order = parameters.order.where(parameters.jitters[:, None], len(JITTERS))  # which is none of them
     numbers = (order, parameters.factors, parameters.grays, parameters.solarizes)
     order, factors, grays, solarizes = (to_device(x, images.device) for x in numbers)

@@ -11,13 +11,15 @@ from torch import Tensor
 from unic.core.config import from_dict, to_dict
 from unic.core.errors import ConfigError
 from unic.data.augment import augment, photometric_parameters
-from unic.data.images import BadImage, read_image, sample_photographs
-from unic.data.loader import BadImages, DataConfig, training_batches
-from unic.data.order import read_sources
-from unic.data.recolour import Photometric, recolour
-from unic.data.recolour_fast import recolour_fast
-from unic.data.views import ViewConfig, crop_box, cut, geometric_draws
-from unic.data.views_fast import read_view, shrink_of
+from unic.data.bad_images import BadImages
+from unic.data.color_jitter.cpu import color_jitter_cpu
+from unic.data.color_jitter.exact import Photometric, color_jitter
+from unic.data.config import DataConfig, ViewConfig
+from unic.data.crop import crop_box, geometric_draws, random_resized_crop
+from unic.data.crop_fast import read_view, shrink_of
+from unic.data.decode import BadImage, read_image, sample_photographs
+from unic.data.loader import training_batches
+from unic.data.sources import read_sources
 from unic.method.tokens import Batch
 
 FAST, SHRUNK = ViewConfig(pixels="fast"), ViewConfig(pixels="shrunk")
@@ -45,7 +47,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_a_fast_view_is_the_plain_one_but_for_rounding(photographs: list[Path]):
     for path in photographs:
         for row in draws(6):
-            difference = levels(read_view(path, row, FAST), cut(read_image(path), row, FAST))
+            difference = levels(read_view(path, row, FAST), random_resized_crop(read_image(path), row, FAST))
             assert difference.mean() < 0.5
             assert (difference > 1).float().mean() < 0.01
 
@@ -56,7 +58,9 @@ def test_a_shrunk_view_is_within_three_levels_on_average(photographs: list[Path]
         image = read_image(photographs[1])
         _, _, width, height = crop_box(*image.size, row[:-1], SHRUNK)
         shrunk += shrink_of(width, height, 224) > 1
-        assert levels(read_view(photographs[1], row, SHRUNK), cut(image, row, SHRUNK)).mean() < 3
+        assert (
+            levels(read_view(photographs[1], row, SHRUNK), random_resized_crop(image, row, SHRUNK)).mean() < 3
+        )
     assert shrunk >= 5
 
 
@@ -65,7 +69,7 @@ def test_shrinking_moves_no_edge(tmp_path: Path):
     ramp = np.linspace(0, 255, 1920).round().astype(np.uint8)
     Image.fromarray(np.stack([np.tile(ramp, (1600, 1))] * 3, axis=2)).save(tmp_path / "ramp.jpg", quality=95)
     for row in draws(8):
-        plain = cut(read_image(tmp_path / "ramp.jpg"), row, SHRUNK)
+        plain = random_resized_crop(read_image(tmp_path / "ramp.jpg"), row, SHRUNK)
         signed = read_view(tmp_path / "ramp.jpg", row, SHRUNK).float() - plain.float()
         assert signed.mean().abs() < 0.2 and signed.abs().max() <= 3
 
@@ -100,7 +104,7 @@ def test_every_kind_of_file_gives_the_plain_view(kind: str, cfg: ViewConfig, tmp
     image.save(tmp_path / kind, progressive=kind == "progressive.jpg")
     cfg = replace(cfg, image_size=64)
     for row in draws(4):
-        plain = cut(read_image(tmp_path / kind), row, cfg)
+        plain = random_resized_crop(read_image(tmp_path / kind), row, cfg)
         # Shrunk by 2 a picture of hard dots, as a palette's, would differ by more; only JPEGs are shrunk.
         assert levels(read_view(tmp_path / kind, row, cfg), plain).mean() < (3 if "jpg" in kind else 0.5)
 
@@ -127,7 +131,7 @@ def test_the_same_files_are_bad(photographs: list[Path], tmp_path: Path):
             content = content[: generator.integers(len(whole))]
         (tmp_path / "a.jpg").write_bytes(content)
         try:
-            plain = cut(read_image(tmp_path / "a.jpg"), WHOLE, cfg)
+            plain = random_resized_crop(read_image(tmp_path / "a.jpg"), WHOLE, cfg)
         except BadImage as error:
             with pytest.raises(BadImage) as caught:
                 read_view(tmp_path / "a.jpg", WHOLE, cfg)
@@ -166,7 +170,7 @@ def parameters_of(count: int, cfg: ViewConfig) -> Photometric:
 def test_fast_recolouring_is_the_plain_one_to_a_level(cfg: ViewConfig):
     images, parameters = pictures(120, 24), parameters_of(120, cfg)
     before = images.clone()
-    difference = levels(recolour_fast(images, parameters, cfg), recolour(images, parameters, cfg))
+    difference = levels(color_jitter_cpu(images, parameters, cfg), color_jitter(images, parameters, cfg))
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < 1e-3  # a sum at the middle between two levels
     assert torch.equal(images, before)
@@ -176,7 +180,7 @@ def test_a_factor_of_nothing_is_black_gray_or_flat():
     cfg = ViewConfig(image_size=24)
     images, drawn = pictures(8, 24), parameters_of(8, cfg)
     zero = replace(drawn, jitters=torch.ones(8, dtype=torch.bool), factors=torch.zeros(8, 4))
-    assert torch.equal(recolour_fast(images, zero, cfg), recolour(images, zero, cfg))
+    assert torch.equal(color_jitter_cpu(images, zero, cfg), color_jitter(images, zero, cfg))
 
 
 def test_an_image_is_recoloured_fast_the_same_in_any_company():

@@ -19,8 +19,9 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from unic.data.images import open_image, to_rgb
-from unic.data.views import ViewConfig, crop_box
+from unic.data.config import ViewConfig
+from unic.data.crop import crop_box
+from unic.data.decode import open_image, to_rgb
 
 # A decoder of JPEG can shrink by these on its own: it leaves out the high frequencies.
 _SHRINKS = (8, 4, 2)

@@ -10,7 +10,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from unic.core.errors import ConfigError
-from unic.data.views import ViewConfig, crop_box, cut, evaluation_view, geometric_draws, training_view
+from unic.data.config import ViewConfig
+from unic.data.crop import crop_box, evaluation_view, geometric_draws, random_resized_crop, training_view
 
 SIZES = st.tuples(st.integers(1, 400), st.integers(1, 400))
 
@@ -54,7 +55,9 @@ def test_a_training_view_is_torchvisions_resized_crop():
         )
         if row[-1] < 0.5:
             oracle, flipped = v2.functional.horizontal_flip(oracle), flipped + 1
-        torch.testing.assert_close(cut(image, row, cfg), v2.functional.pil_to_tensor(oracle), rtol=0, atol=0)
+        torch.testing.assert_close(
+            random_resized_crop(image, row, cfg), v2.functional.pil_to_tensor(oracle), rtol=0, atol=0
+        )
     assert 5 < flipped < 25
 
 

@@ -15,15 +15,9 @@ from PIL import Image
 
 from unic.core.cache_dir import cache_dir
 from unic.core.errors import DataError
-from unic.data.images import (
-    MAX_PIXELS,
-    BadImage,
-    ImageList,
-    read_image,
-    read_image_folder,
-    read_paths,
-    scan_folder,
-)
+from unic.data.decode import MAX_PIXELS, BadImage, read_image
+from unic.data.folders import read_image_folder, read_paths, scan_folder
+from unic.data.image_list import ImageList
 
 
 def picture(width: int = 40, height: int = 30) -> Image.Image:

@@ -8,7 +8,7 @@ from miniatures import read
 
 from unic.core.errors import DataError
 from unic.data.datasets import DATASETS
-from unic.data.datasets.cog import LEVELS_FILE, SPLIT_FILE
+from unic.data.datasets.imagenet_cog import LEVELS_FILE, SPLIT_FILE
 
 # Level 2 holds two classes, not in order; the others one each.
 LEVELS = [["n1"], ["n9", "n2"], ["n3"], ["n4"], ["n5"]]

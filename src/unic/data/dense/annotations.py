@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngImageFile
 from torch import Tensor
 
 from unic.core.errors import DataError
-from unic.data.images import BadImage, open_image
+from unic.data.decode import BadImage, open_image
 
 IGNORED = 255
 """What masks say, once read, where a pixel counts nowhere."""

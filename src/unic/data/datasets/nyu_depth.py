@@ -4,9 +4,9 @@ from pathlib import Path
 
 from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec
-from unic.data.datasets.files import find_base, read_rows
-from unic.data.dense.truth import Depths
-from unic.data.images import ImageList
+from unic.data.datasets.readers import find_base, read_rows
+from unic.data.dense.annotations import Depths
+from unic.data.image_list import ImageList
 
 _LISTS = {"train": "nyu_train.txt", "test": "nyu_test.txt"}
 

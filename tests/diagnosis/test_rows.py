@@ -9,7 +9,7 @@ from unic.diagnosis.pictures import Pictures, read_pictures
 from unic.diagnosis.rows import pairs_of, rows_of
 from unic.diagnosis.seen import Seen, look
 from unic.method.tokens import Tokens
-from unic.teachers.live import resample
+from unic.teachers.live_teachers import resample
 
 CPU = torch.device("cpu")
 

@@ -30,7 +30,7 @@ from unic.method.tokens import Widths
 from unic.models.ladder import Ladder, LadderConfig
 from unic.models.student import StudentConfig, build_encoder
 from unic.teachers import TEACHERS, TeacherSpec, load_teacher
-from unic.teachers.text import TextTower, has_texts, load_text_tower
+from unic.teachers.text_tower import TextTower, has_texts, load_text_tower
 
 open_clip = pytest.importorskip("open_clip")
 

@@ -15,7 +15,7 @@ from unic.data.crop import evaluation_view
 from unic.data.decode import read_image
 from unic.method.tokens import Batch, Tokens
 from unic.teachers import TEACHERS, efficientnet_lite, load_teacher, short_name
-from unic.teachers.live import LiveTeachers, load_teachers, resample
+from unic.teachers.live_teachers import LiveTeachers, load_teachers, resample
 
 LITES = [("efficientnet_lite0", 224), ("efficientnet_lite1", 240), ("efficientnet_lite2", 260)]
 

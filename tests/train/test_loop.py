@@ -24,7 +24,7 @@ from unic.core.config import from_dict, read_json
 from unic.core.errors import ConfigError, NonFiniteError
 from unic.core.files import check_folder
 from unic.method.tokens import Tokens
-from unic.teachers.live import LiveTeachers
+from unic.teachers.live_teachers import LiveTeachers
 from unic.train import loop
 from unic.train.recipe import Recipe
 

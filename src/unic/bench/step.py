@@ -19,7 +19,7 @@ from unic.method.standardize import Standardizer
 from unic.method.step import Step, distill_step
 from unic.method.tokens import Batch, Tokens
 from unic.models.student import build_student
-from unic.teachers.live import LiveTeachers, check_names
+from unic.teachers.live_teachers import LiveTeachers, check_names
 from unic.train.checkpoint import TrainState
 from unic.train.metrics import num_sums, pack, step_sums
 from unic.train.optim import build_optimizer, learning_rate

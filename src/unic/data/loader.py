@@ -30,7 +30,6 @@ from unic.data.worker_processes import (
 )
 from unic.method.tokens import Batch
 
-
 _MAX_REPLACEMENTS = 100
 
 

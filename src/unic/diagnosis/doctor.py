@@ -20,7 +20,7 @@ from unic.diagnosis.normalisation import Trial, declared, published, try_normali
 from unic.diagnosis.pictures import read_pictures, spread
 from unic.diagnosis.rows import Pair, Row, pairs_of, rows_of
 from unic.diagnosis.seen import Seen, look
-from unic.teachers.live import check_names, load_teachers
+from unic.teachers.live_teachers import check_names, load_teachers
 from unic.version import __version__
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from unic.diagnosis.memory import LiveBytes, parameter_bytes
 from unic.diagnosis.pictures import Pictures
 from unic.method.tokens import Tokens
 from unic.models.encoder import ImageEncoder
-from unic.teachers.live import resample
+from unic.teachers.live_teachers import resample
 
 PATCHES_OF_ONE_TEACHER = 2000
 """About as many patches, of all images together, tell what a teacher's patches are like."""

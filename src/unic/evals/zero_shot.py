@@ -29,7 +29,7 @@ from unic.evals.kept import keep, kept
 from unic.evals.prompts import class_names, templates
 from unic.method.tokens import Encoder
 from unic.teachers import parse_reference, short_name
-from unic.teachers.text import TextTower, has_texts, load_text_tower
+from unic.teachers.text_tower import TextTower, has_texts, load_text_tower
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from unic.models.dense_utils import block_numbers
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
 from unic.models.timm_encoder import ClsRule
 from unic.teachers import SCHEMES, Scheme
-from unic.teachers.hf_files import ask_hub, hub_file, without_bars
+from unic.teachers.hf_download import ask_hub, hub_file, without_bars
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from unic.models.positions import Resampling, positions_of, resample_positions
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import load_strictly, read_weights
 from unic.teachers import SCHEMES, Scheme
-from unic.teachers.hf_files import hub_file
+from unic.teachers.hf_download import hub_file
 
 
 class OpenClipEncoder(ImageEncoder):

@@ -10,7 +10,7 @@ from unic.models.encoder import ImageEncoder
 from unic.models.positions import Resampling, positions_of
 from unic.models.timm_encoder import TimmEncoder, create_timm
 from unic.teachers import SCHEMES, Scheme
-from unic.teachers.hf_files import hub_file
+from unic.teachers.hf_download import hub_file
 
 
 def load(name: str, options: dict) -> ImageEncoder:

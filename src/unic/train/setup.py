@@ -19,7 +19,7 @@ from unic.kernels.choose import apply_fast_kernels, images_at_once
 from unic.method.standardize import Standardizer
 from unic.models.student import build_student
 from unic.teachers import licence, short_name
-from unic.teachers.live import LiveTeachers, load_teachers
+from unic.teachers.live_teachers import LiveTeachers, load_teachers
 from unic.train.checkpoint import TrainState, checkpoint_bytes, load_checkpoint
 from unic.train.metrics import num_sums
 from unic.train.optim import build_optimizer

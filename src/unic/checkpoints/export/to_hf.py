@@ -17,7 +17,7 @@ from unic.checkpoints.saved import SavedStudent
 from unic.core.errors import ConfigError, WeightsError
 from unic.method.tokens import Tokens
 from unic.models.weights import renamed
-from unic.teachers.hf_files import without_bars
+from unic.teachers.hf_download import without_bars
 
 # From timm's names to those on the model hub, which every version of transformers reads.
 _NAMES = {

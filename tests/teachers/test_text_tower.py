@@ -9,7 +9,7 @@ import torch
 
 from unic.core.errors import ConfigError, WeightsError
 from unic.teachers import TEACHERS, TeacherSpec, load_teacher
-from unic.teachers.text import load_text_tower
+from unic.teachers.text_tower import load_text_tower
 
 open_clip = pytest.importorskip("open_clip")
 

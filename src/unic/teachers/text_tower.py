@@ -16,7 +16,7 @@ from unic.core.errors import ConfigError
 from unic.core.rng import seeded_torch
 from unic.teachers import TEACHERS, parse_reference
 from unic.teachers.from_open_clip import architecture, architecture_config, create_open_clip
-from unic.teachers.hf_files import hub_file
+from unic.teachers.hf_download import hub_file
 
 _TEXTS_AT_ONCE = 256
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unic.core.errors import ConfigError
-from unic.teachers.hf_files import hub_file
+from unic.teachers.hf_download import hub_file
 
 COMMIT = "1" * 40
 

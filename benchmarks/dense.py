@@ -23,10 +23,10 @@ import torch
 import tyro
 
 import unic
-from unic.checkpoints import load
 from unic.data.datasets import Roots
 from unic.evals import evaluate, options_type
 from unic.evals.segmentation import SegmentationConfig
+from unic.students.load import load
 
 
 @dataclass(frozen=True, kw_only=True)

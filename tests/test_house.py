@@ -13,9 +13,9 @@ FILES = sorted(ROOT.rglob("*.py"))
 # Ranks of the design: a file imports its own package or lower ranks. Files at the top by name, packages by folder.
 RANKS = {
     "version": 0, "core": 0, "method": 1, "models": 2,
-    "teachers": 3, "data": 3, "kernels": 3,
-    "train": 4, "evals": 4, "checkpoints": 4, "report": 4, "visualize": 4, "diagnosis": 4,
-    "recipes": 5, "compare": 5, "check": 5, "bench": 5, "demo": 6, "cli": 7, "__init__": 7,
+    "teachers": 3, "data": 3, "kernels": 3, "students": 4,
+    "train": 5, "evals": 5, "report": 5, "visualize": 5, "diagnosis": 5,
+    "recipes": 6, "compare": 6, "check": 6, "bench": 6, "demo": 7, "cli": 8, "__init__": 8,
 }  # fmt: skip
 FORBIDDEN_CALLS = {
     "eval",

@@ -19,7 +19,7 @@ def load(reference: str | Path, head: str | None = None) -> "Encoder":
     >>> encoder = unic.load("runs/demo")
     >>> tokens = encoder(images)  # tokens.cls (B, D), tokens.patches (B, N, D)
     """
-    from unic.checkpoints import load as load_encoder
+    from unic.students.load import load as load_encoder
 
     return load_encoder(reference, head)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from unic.checkpoints import check, load, load_untrained
 from unic.core.cache_dir import cache_dir
 from unic.core.errors import ConfigError, DataError
 from unic.core.run_folder import RunDir
@@ -18,6 +17,7 @@ from unic.evals import EVALUATIONS, EvalOptions, evaluate, evaluations_for, spli
 from unic.evals.features import extract_together
 from unic.evals.linear.validation import log_odds
 from unic.models.encoder import ImageEncoder
+from unic.students.load import check, load, load_untrained
 from unic.teachers import short_name
 from unic.version import __version__
 

@@ -16,7 +16,6 @@ from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
-from unic.checkpoints.saved import SavedStudent
 from unic.core.errors import ConfigError, DataError, WeightsError
 from unic.data.datasets import DATASETS, DatasetSpec, Targets
 from unic.data.datasets.wordnet_ids import wnids
@@ -29,6 +28,7 @@ from unic.method.standardize import Standardizer, StatisticsConfig
 from unic.method.tokens import Widths
 from unic.models.ladder import Ladder, LadderConfig
 from unic.models.student import StudentConfig, build_encoder
+from unic.students.loaded_student import LoadedStudent
 from unic.teachers import TEACHERS, TeacherSpec, load_teacher
 from unic.teachers.text_tower import TextTower, has_texts, load_text_tower
 
@@ -171,7 +171,7 @@ def test_its_settings_are_options_of_the_command_line():
     assert settings == ZeroShotConfig(teacher="metaclip_vith14", names=Path("names.txt"))
 
 
-def student_of(references: Mapping[str, str], widths: Mapping[str, Widths], tmp_path: Path) -> SavedStudent:
+def student_of(references: Mapping[str, str], widths: Mapping[str, Widths], tmp_path: Path) -> LoadedStudent:
     """A small student with random weights; its teachers' statistics are far from 0 and 1, some below the floor."""
     torch.manual_seed(1)
     cfg = StudentConfig(model=None, image_size=16, width=64, depth=2, heads=2, patch_size=8)
@@ -185,7 +185,7 @@ def student_of(references: Mapping[str, str], widths: Mapping[str, Widths], tmp_
     for standardizer in standardizers.values():
         standardizer.cls_mean.normal_(0.0, 2.0)
         standardizer.cls_std.uniform_(0.1, 4.0)
-    student = SavedStudent(
+    student = LoadedStudent(
         name="student", cfg=cfg, encoder=encoder, ladder=ladder, ladder_cfg=ladder_cfg,
         standardizers=standardizers, teachers=references, source=tmp_path,
     )  # fmt: skip

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.layers import resample_abs_pos_embed
 
-from unic.checkpoints.saved import read_run
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.files import file_sha256, write_folder
 from unic.core.run_folder import RunDir
 from unic.kernels.gelu import FastGelu
 from unic.models.student import build_student
+from unic.students.loaded_student import read_run
 from unic.train import setup
 from unic.train.checkpoint import TrainState
 from unic.train.loop import train

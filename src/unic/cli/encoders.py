@@ -32,7 +32,7 @@ def teachers(words: list[str]) -> int:
 
 def import_(words: list[str]) -> int:
     """Bring a published student into a run folder: unic import unic.pth --out RUN"""
-    from unic.checkpoints.imported import import_student
+    from unic.students.import_student import import_student
 
     options = parse(_import_options(), words, "import")
     out = options.out or Path("runs") / options.file.stem
@@ -46,9 +46,9 @@ def import_(words: list[str]) -> int:
 
 def export(words: list[str]) -> int:
     """Write a student for other libraries: unic export RUN --to timm | hf | hub | onnx | dinov2 | safetensors"""
-    from unic.checkpoints import read_student
-    from unic.checkpoints.export import EXPORTS
-    from unic.checkpoints.export import export as write
+    from unic.students.export import EXPORTS
+    from unic.students.export import export as write
+    from unic.students.load import read_student
 
     options = parse(_export_options(), words, "export")
     EXPORTS[options.to]  # an unknown name is found before anything is read

@@ -46,8 +46,8 @@ def _named(references: Sequence[str]) -> dict[str, tuple[str, str | None, str]]:
 
     Finds names that do not exist before anything is loaded.
     """
-    from unic.checkpoints import check
     from unic.compare import labels
+    from unic.students.load import check
 
     parts = {reference: _take_head(reference) for reference in references}
     for base, _ in parts.values():
@@ -72,7 +72,7 @@ def _take_head(reference: str) -> tuple[str, str | None]:
 
 
 def _shown(named: dict[str, tuple[str, str | None, str]]) -> "Iterator[Shown]":
-    from unic.checkpoints import load
+    from unic.students.load import load
     from unic.teachers import short_name
     from unic.visualize.looking import Shown
 

@@ -15,16 +15,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unic.checkpoints import read_student
-from unic.checkpoints.export import EXPORTS, export
-from unic.checkpoints.export.to_onnx import _HeadGraph
-from unic.checkpoints.saved import SavedStudent
 from unic.core.errors import ConfigError, DataError, WeightsError
 from unic.method.standardize import Standardizer, StatisticsConfig
 from unic.method.tokens import Tokens, Widths
 from unic.models.ladder import LadderConfig
 from unic.models.positions import Resampling, fit_positions
 from unic.models.student import StudentConfig, build_encoder, build_student, read_encoder
+from unic.students.export import EXPORTS, export
+from unic.students.export.to_onnx import _HeadGraph
+from unic.students.load import read_student
+from unic.students.loaded_student import LoadedStudent
 
 TEACHERS = {"one": Widths(5, 5), "two": Widths(7, 3)}
 SMALL = LadderConfig(hidden=6, last_hidden=10)
@@ -42,11 +42,11 @@ TOLERANCE = 1e-4  # of the export itself
 
 
 @pytest.fixture(scope="module")
-def student() -> Callable[[str], SavedStudent]:
+def student() -> Callable[[str], LoadedStudent]:
     """Students by name, made once: random weights everywhere, also where training starts with zeros or ones."""
-    made: dict[str, SavedStudent] = {}
+    made: dict[str, LoadedStudent] = {}
 
-    def get(name: str) -> SavedStudent:
+    def get(name: str) -> LoadedStudent:
         if name not in made:
             made[name] = make(STUDENTS.get(name) or StudentConfig(model=name, image_size=32))
         return made[name]
@@ -58,7 +58,7 @@ def make(
     cfg: StudentConfig,
     ladder: LadderConfig = SMALL,
     statistics: StatisticsConfig = StatisticsConfig(),  # noqa: B008 (frozen)
-) -> SavedStudent:
+) -> LoadedStudent:
     model = build_student(cfg, ladder, TEACHERS, seed=0).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
@@ -67,7 +67,7 @@ def make(
     for statistic in nn.ModuleDict(standardizers).buffers():
         statistic.copy_(torch.rand(statistic.shape, generator=generator) + 0.5)
     model.encoder.name = "little student"
-    return SavedStudent(
+    return LoadedStudent(
         name="little student",
         cfg=cfg,
         encoder=model.encoder,
@@ -227,7 +227,7 @@ def graph(student, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def check_sizes(folder: Path, student: SavedStudent) -> None:
+def check_sizes(folder: Path, student: LoadedStudent) -> None:
     p, size = student.encoder.patch_size, student.encoder.image_size
     with torch.inference_mode():
         for batch, side in ((1, size), (2, size), (5, size), (1, p), (2, size + p), (5, 3 * size)):
@@ -253,7 +253,7 @@ def test_onnx_takes_every_kind_of_student(name: str, student, tmp_path: Path):
     check_sizes(tmp_path / "out", student(name))
 
 
-def at_size(student: SavedStudent, side: int):
+def at_size(student: LoadedStudent, side: int):
     """The student built for another image size, its positions resampled as when it is loaded for that size."""
     fields = {field: getattr(student.cfg, field) for field in student.cfg.__dataclass_fields__}
     encoder = build_encoder(StudentConfig(**{**fields, "image_size": side}), seed=0)
@@ -298,7 +298,7 @@ def test_the_graph_of_a_head_is_the_head_for_every_ladder(ladder: LadderConfig, 
 @pytest.mark.slow
 def test_a_large_onnx_model_has_its_weights_in_a_file_beside_it(student, tmp_path: Path, monkeypatch):
     pytest.importorskip("onnxruntime"), pytest.importorskip("onnxscript")
-    monkeypatch.setattr("unic.checkpoints.export.to_onnx._LARGEST", 1000)
+    monkeypatch.setattr("unic.students.export.to_onnx._LARGEST", 1000)
     export(student("by dimensions"), "onnx", tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"model.onnx", "model.onnx.data", "parity.json", "README.md", "manifest.json"}
@@ -452,7 +452,7 @@ def damage(to: str, change: Callable[[float], float], monkeypatch: pytest.Monkey
     """From here on the format writes one weight that is another."""
     form = EXPORTS[to]
 
-    def write(saved: SavedStudent, folder: Path, head: str | None) -> None:
+    def write(saved: LoadedStudent, folder: Path, head: str | None) -> None:
         form.write(saved, folder, head)
         file = folder / FILES[to]
         tensors = load_file(file)

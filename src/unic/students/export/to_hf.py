@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unic.checkpoints.export import EXPORTS, Format
-from unic.checkpoints.export.parity import Read
-from unic.checkpoints.export.vit import PlainViT, dinov2_tokens, mean_and_std, plain_vit
-from unic.checkpoints.saved import SavedStudent
 from unic.core.errors import ConfigError, WeightsError
 from unic.method.tokens import Tokens
 from unic.models.weights import renamed
+from unic.students.export import EXPORTS, Format
+from unic.students.export.parity import Read
+from unic.students.export.plain_vit import PlainViT, dinov2_tokens, mean_and_std, plain_vit
+from unic.students.loaded_student import LoadedStudent
 from unic.teachers.hf_download import without_bars
 
 # From timm's names to those on the model hub, which every version of transformers reads.
@@ -39,7 +39,7 @@ _NAMES_VIT = {
 
 
 @without_bars()
-def write(student: SavedStudent, folder: Path, head: str | None) -> None:
+def write(student: LoadedStudent, folder: Path, head: str | None) -> None:
     """config.json, model.safetensors and preprocessor_config.json, each as transformers writes it."""
     transformers = _transformers()
     vit = plain_vit(student, "hf")
@@ -80,7 +80,7 @@ def reload(folder: Path) -> Read:
     return read
 
 
-def usage(student: SavedStudent, head: str | None) -> str:
+def usage(student: LoadedStudent, head: str | None) -> str:
     vit = plain_vit(student, "hf")
     options = ", add_pooling_layer=False" if _kind(vit) == "ViT" else ""
     return f"""\
@@ -126,7 +126,7 @@ def _dimensions(vit: PlainViT, kind: str) -> dict[str, Any]:
     return config | {"mlp_ratio": vit.hidden // vit.width} | registers
 
 
-def _state(student: SavedStudent, vit: PlainViT, kind: str) -> dict[str, Tensor]:
+def _state(student: LoadedStudent, vit: PlainViT, kind: str) -> dict[str, Tensor]:
     model = student.encoder.model
     state = {**model.state_dict(), **dinov2_tokens(model)}
     state.pop("reg_token", None)

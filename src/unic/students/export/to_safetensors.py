@@ -8,15 +8,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from unic.checkpoints.export import EXPORTS, Format
-from unic.checkpoints.export.parity import Read
-from unic.checkpoints.export.vit import timm_form, timm_reader
-from unic.checkpoints.heads import HEADS_FILE, write_heads
-from unic.checkpoints.saved import SavedStudent
 from unic.models.student import ENCODER_FILE, write_encoder
+from unic.students.export import EXPORTS, Format
+from unic.students.export.parity import Read
+from unic.students.export.plain_vit import timm_form, timm_reader
+from unic.students.heads import HEADS_FILE, write_heads
+from unic.students.loaded_student import LoadedStudent
 
 
-def write(student: SavedStudent, folder: Path, head: str | None) -> None:
+def write(student: LoadedStudent, folder: Path, head: str | None) -> None:
     """encoder.safetensors, and heads.safetensors where the student has any: those of all teachers, or of `head`."""
     write_encoder(folder / ENCODER_FILE, student.cfg, student.encoder)
     if student.ladder is not None:
@@ -42,7 +42,7 @@ def reload(folder: Path) -> Read:
     return timm_reader(model, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 
-def usage(student: SavedStudent, head: str | None) -> str:
+def usage(student: LoadedStudent, head: str | None) -> str:
     name, options = timm_form(student)
     given = ", ".join(f"{key}={json.dumps(value)}" for key, value in options.items())
     size = student.encoder.image_size
@@ -63,7 +63,7 @@ cls, patches = tokens[:, 0], tokens[:, model.num_prefix_tokens :]
 """
 
 
-def notes(student: SavedStudent, head: str | None) -> str:
+def notes(student: LoadedStudent, head: str | None) -> str:
     if student.ladder is None:
         return ""
     teachers = ", ".join([head] if head else student.standardizers)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 import unic
-from unic.checkpoints import read_student
-from unic.checkpoints.export import export
-from unic.checkpoints.imported import import_student
-from unic.checkpoints.saved import SavedStudent
 from unic.models.student import StudentConfig, build_encoder
 from unic.models.weights import read_file
+from unic.students.export import export
+from unic.students.import_student import import_student
+from unic.students.load import read_student
+from unic.students.loaded_student import LoadedStudent
 from unic.teachers import load_teacher
 
 
@@ -47,7 +47,7 @@ def test_what_was_exported_can_be_imported_again(to: str, unic_pth: Path, tmp_pa
 def test_an_unusual_number_of_heads_survives_dinov2_s_format(tmp_path: Path):
     cfg = StudentConfig(model=None, image_size=16, width=64, depth=2, heads=8, patch_size=8)
     encoder = build_encoder(cfg, seed=0).eval()
-    saved = SavedStudent(name="s", cfg=cfg, encoder=encoder, source=tmp_path / "s.safetensors")
+    saved = LoadedStudent(name="s", cfg=cfg, encoder=encoder, source=tmp_path / "s.safetensors")
     export(saved, "dinov2", tmp_path / "out")
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

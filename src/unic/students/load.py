@@ -3,13 +3,13 @@
 from functools import partial
 from pathlib import Path
 
-from unic.checkpoints.published import read_published
-from unic.checkpoints.saved import SavedStudent, read_config, read_run
 from unic.core.config import from_dict
 from unic.core.errors import ConfigError
 from unic.models.encoder import ImageEncoder
 from unic.models.student import ENCODER_FILE, StudentConfig, build_encoder
 from unic.models.timm_encoder import TimmEncoder
+from unic.students.foreign_formats import read_published
+from unic.students.loaded_student import LoadedStudent, read_config, read_run
 from unic.teachers import TEACHERS, load_teacher, parse_reference
 
 
@@ -37,7 +37,7 @@ def load(reference: str | Path, head: str | None = None) -> ImageEncoder:
     return load_teacher(str(reference))
 
 
-def read_student(path: Path) -> SavedStudent:
+def read_student(path: Path) -> LoadedStudent:
     """A student from the folder of its run, or from a file."""
     if path.is_dir() and not (path / "config.json").exists() and (path / ENCODER_FILE).is_file():
         path /= ENCODER_FILE  # an export

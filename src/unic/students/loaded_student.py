@@ -27,7 +27,7 @@ from unic.teachers import short_name
 
 
 @dataclass(frozen=True, kw_only=True)
-class SavedStudent:
+class LoadedStudent:
     """What every reader of students gives, and every writer takes. Modules are frozen and in eval mode."""
 
     name: str
@@ -89,7 +89,7 @@ class HeadEncoder(ImageEncoder):
         return nn.ModuleDict({"encoder": self.model["encoder"].at_size(height, width), **parts})
 
 
-def read_run(folder: Path) -> SavedStudent:
+def read_run(folder: Path) -> LoadedStudent:
     """The student of a run folder, from its newest valid checkpoint."""
     config = read_config(folder)
     cfg = from_dict(StudentConfig, config["student"], "student.")
@@ -108,7 +108,7 @@ def read_run(folder: Path) -> SavedStudent:
     statistics = from_dict(StatisticsConfig, config.get("statistics", {}), "statistics.")
     buffers = load_file(checkpoint / "statistics.safetensors")
     buffers.pop("window", None)
-    return SavedStudent(
+    return LoadedStudent(
         name=encoder.name,
         cfg=cfg,
         encoder=encoder.eval().requires_grad_(False),

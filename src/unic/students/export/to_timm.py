@@ -6,14 +6,14 @@ import timm
 from timm.data import resolve_model_data_config  # type: ignore[attr-defined]
 from timm.models import save_for_hf  # type: ignore[attr-defined]
 
-from unic.checkpoints.export import EXPORTS, Format
-from unic.checkpoints.export.parity import Read
-from unic.checkpoints.export.vit import mean_and_std, timm_form, timm_reader
-from unic.checkpoints.saved import SavedStudent
 from unic.models.weights import load_strictly
+from unic.students.export import EXPORTS, Format
+from unic.students.export.parity import Read
+from unic.students.export.plain_vit import mean_and_std, timm_form, timm_reader
+from unic.students.loaded_student import LoadedStudent
 
 
-def write(student: SavedStudent, folder: Path, head: str | None) -> None:
+def write(student: LoadedStudent, folder: Path, head: str | None) -> None:
     """config.json and model.safetensors."""
     name, options = timm_form(student)
     facts = preprocessing(student)
@@ -31,7 +31,7 @@ def reload(folder: Path) -> Read:
     return timm_reader(model, facts["mean"], facts["std"])
 
 
-def usage(student: SavedStudent, head: str | None) -> str:
+def usage(student: LoadedStudent, head: str | None) -> str:
     return """\
 import timm
 import torch
@@ -47,7 +47,7 @@ cls, patches = tokens[:, 0], tokens[:, model.num_prefix_tokens :]
 """
 
 
-def preprocessing(student: SavedStudent) -> dict:
+def preprocessing(student: LoadedStudent) -> dict:
     """As timm notes it: the short side resized to the image size, then the square at the centre."""
     mean, std = mean_and_std(student.encoder)
     size = student.encoder.image_size

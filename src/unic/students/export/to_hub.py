@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torchvision.transforms.v2 import Normalize
 
-from unic.checkpoints.export import EXPORTS, Format
-from unic.checkpoints.export.parity import Read
-from unic.checkpoints.export.vit import mean_and_std, timm_form
-from unic.checkpoints.saved import SavedStudent
 from unic.method.tokens import Tokens
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 from unic.models.student import ENCODER_FILE, write_encoder
+from unic.students.export import EXPORTS, Format
+from unic.students.export.parity import Read
+from unic.students.export.plain_vit import mean_and_std, timm_form
+from unic.students.loaded_student import LoadedStudent
 
 _HUBCONF = '''\
 """A vision transformer for torch.hub; it needs the file {file} beside this one, and no network.
@@ -69,7 +69,7 @@ class _Encoder(torch.nn.Module):
 '''
 
 
-def write(student: SavedStudent, folder: Path, head: str | None) -> None:
+def write(student: LoadedStudent, folder: Path, head: str | None) -> None:
     """hubconf.py and the weights."""
     name, options = timm_form(student)
     mean, std = mean_and_std(student.encoder)
@@ -98,7 +98,7 @@ def reload(folder: Path) -> Read:
     return read
 
 
-def usage(student: SavedStudent, head: str | None) -> str:
+def usage(student: LoadedStudent, head: str | None) -> str:
     size = student.encoder.image_size
     mean, std = mean_and_std(student.encoder)
     return f"""\
@@ -114,7 +114,7 @@ with torch.inference_mode():
 """
 
 
-def notes(student: SavedStudent, head: str | None) -> str:
+def notes(student: LoadedStudent, head: str | None) -> str:
     return (
         f"Height and width may be any multiples of {student.encoder.patch_size} pixels; the position embedding is "
         f"resampled (bicubic, antialiased)."

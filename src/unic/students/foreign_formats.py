@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from unic.checkpoints.heads import HEADS_FILE, read_heads
-from unic.checkpoints.saved import SavedStudent, ladder_of, read_config, standardizers_of
 from unic.core.config import from_dict, read_json
 from unic.core.errors import ConfigError, WeightsError
 from unic.method.standardize import Standardizer, StatisticsConfig
@@ -24,6 +22,8 @@ from unic.models.positions import positions_of
 from unic.models.student import ENCODER_FILE, StudentConfig, build_encoder, read_note
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import below, load_strictly, read_file, state_dict
+from unic.students.heads import HEADS_FILE, read_heads
+from unic.students.loaded_student import LoadedStudent, ladder_of, read_config, standardizers_of
 from unic.teachers import short_name
 
 # What the published files call their teachers, and what they are called here.
@@ -45,7 +45,7 @@ _BACKBONES = ("teacher.backbone.", "backbone.")
 _PROJECTOR = re.compile(r"heads\.[^.]+\.(?:cls|patch)\.([0-9]{1,4})\.layers\.([0-9]{1,4})\.(weight|bias)")
 
 
-def read_published(path: Path) -> SavedStudent:
+def read_published(path: Path) -> LoadedStudent:
     """The student in a file, with its ladder and statistics where they are in it.
 
     Raises FileNotFoundError, and WeightsError for a file that is damaged, unsafe, or no student.
@@ -74,16 +74,18 @@ def read_published(path: Path) -> SavedStudent:
     )
 
 
-def _own(path: Path, state: dict[str, Tensor], cfg: StudentConfig, config: dict[str, Any]) -> SavedStudent:
+def _own(path: Path, state: dict[str, Tensor], cfg: StudentConfig, config: dict[str, Any]) -> LoadedStudent:
     name = path.resolve().parent.name if path.name == ENCODER_FILE else path.stem
     facts = {"format": "unic encoder"}
     encoder = _encoder(cfg, state, name, path, facts)
     beside = path.with_name(HEADS_FILE)
     heads = read_heads(beside, encoder) if path.name == ENCODER_FILE and beside.is_file() else {}
-    return SavedStudent(name=name, cfg=cfg, encoder=encoder, config=config, facts=facts, source=path, **heads)
+    return LoadedStudent(
+        name=name, cfg=cfg, encoder=encoder, config=config, facts=facts, source=path, **heads
+    )
 
 
-def _unic(path: Path, state: dict[str, Tensor], content: Any) -> SavedStudent:
+def _unic(path: Path, state: dict[str, Tensor], content: Any) -> LoadedStudent:
     foreign = [key for key in state if not key.startswith(("encoder.", "lp."))]
     if foreign:
         raise WeightsError(
@@ -96,7 +98,7 @@ def _unic(path: Path, state: dict[str, Tensor], content: Any) -> SavedStudent:
     encoder = _encoder(cfg, dinov2_to_timm(backbone), path.stem, path, facts)
     projectors = below("lp.", state)
     if not projectors:
-        return SavedStudent(name=path.stem, cfg=cfg, encoder=encoder, facts=facts, source=path)
+        return LoadedStudent(name=path.stem, cfg=cfg, encoder=encoder, facts=facts, source=path)
     ladder_cfg = _ladder_config(projectors, len(encoder.model.blocks), path)
     names = _our_names({key.split(".")[1] for key in projectors}, path)
     ours = {
@@ -104,7 +106,7 @@ def _unic(path: Path, state: dict[str, Tensor], content: Any) -> SavedStudent:
         for key, tensor in projectors.items()
     }
     ladder = ladder_of(encoder, ours, ladder_cfg, str(path))
-    return SavedStudent(
+    return LoadedStudent(
         name=path.stem,
         cfg=cfg,
         encoder=encoder,
@@ -117,12 +119,12 @@ def _unic(path: Path, state: dict[str, Tensor], content: Any) -> SavedStudent:
     )
 
 
-def _dinov2(path: Path, state: dict[str, Tensor], content: Any) -> SavedStudent:
+def _dinov2(path: Path, state: dict[str, Tensor], content: Any) -> LoadedStudent:
     options = _options(content) | _dimensions_beside(path)
     cfg = student_config(state, options, str(path))
     facts = _facts(content, options, "DINOv2")
     encoder = _encoder(cfg, dinov2_to_timm(state), path.stem, path, facts)
-    return SavedStudent(name=path.stem, cfg=cfg, encoder=encoder, facts=facts, source=path)
+    return LoadedStudent(name=path.stem, cfg=cfg, encoder=encoder, facts=facts, source=path)
 
 
 def _dimensions_beside(path: Path) -> dict[str, Any]:

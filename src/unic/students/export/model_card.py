@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from unic.checkpoints.export.licences import hub_name, statement
-from unic.checkpoints.export.parity import Parity
-from unic.checkpoints.saved import SavedStudent
 from unic.core.files import read_lines
+from unic.students.export.licences import hub_name, statement
+from unic.students.export.parity import Parity
+from unic.students.loaded_student import LoadedStudent
 from unic.teachers import licence, short_name
 from unic.version import __version__
 
@@ -35,7 +35,7 @@ _MAIN_FIELDS = {
 
 
 def model_card(
-    student: SavedStudent,
+    student: LoadedStudent,
     *,
     head: str | None,
     what: str,
@@ -90,7 +90,7 @@ def _without_folders(value: Any) -> Any:
     return value if path is None else (path[1] or "") + "/".join(path[2].split("/")[-2:])
 
 
-def _origin(student: SavedStudent) -> Mapping[str, Any] | None:
+def _origin(student: LoadedStudent) -> Mapping[str, Any] | None:
     """Facts about weights that were not trained in a run of unic, as far as the record goes; None for a run's own."""
     imported = student.facts.get("imported")
     if isinstance(imported, Mapping):
@@ -114,7 +114,7 @@ def _front_matter(library: str, licences: Mapping[str, str | None]) -> str:
     return "\n".join(["---", *lines, "---"])
 
 
-def _summary(student: SavedStudent, head: str | None) -> str:
+def _summary(student: LoadedStudent, head: str | None) -> str:
     encoder = student.encoder
     model: Any = encoder.model
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
@@ -134,7 +134,7 @@ def _summary(student: SavedStudent, head: str | None) -> str:
     return f"{vit}{architecture}. {origin} {features} Exported by unic {__version__}."
 
 
-def _teachers(student: SavedStudent, licences: Mapping[str, str | None]) -> str:
+def _teachers(student: LoadedStudent, licences: Mapping[str, str | None]) -> str:
     if not licences:
         return f"Teachers: {_NOT_RECORDED}."
     hashes = student.facts.get("teachers")
@@ -151,7 +151,7 @@ def _teachers(student: SavedStudent, licences: Mapping[str, str | None]) -> str:
     return _table(["teacher", "loaded as", "licence", "sha256 of weights and preprocessing"], rows)
 
 
-def _data(student: SavedStudent) -> str:
+def _data(student: LoadedStudent) -> str:
     roots = _field(student.config, "data.root")
     if isinstance(roots, list | tuple):
         roots = ", ".join(f"`{root}`" for root in roots) or _NOT_RECORDED
@@ -160,7 +160,7 @@ def _data(student: SavedStudent) -> str:
     return f"- Images: {student.facts.get('num_images', _NOT_RECORDED)}\n- Folders: {roots}"
 
 
-def _recipe(student: SavedStudent) -> str:
+def _recipe(student: LoadedStudent) -> str:
     rows = [[title, str(_field(student.config, path))] for title, path in _MAIN_FIELDS.items()]
     rows.append(["Steps done", str(student.facts.get("step", _NOT_RECORDED))])
     whole = json.dumps(student.config, indent=2)
@@ -168,7 +168,7 @@ def _recipe(student: SavedStudent) -> str:
     return f"{_table(['field', 'value'], rows)}\n\n{details}"
 
 
-def _results(student: SavedStudent) -> str:
+def _results(student: LoadedStudent) -> str:
     path = (student.source if student.source.is_dir() else student.source.parent) / "results.jsonl"
     lines = read_lines(path) if student.config and path.is_file() else []
     lines = [

@@ -17,14 +17,14 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 
-from unic.checkpoints import load, read_student
-from unic.checkpoints.published import read_published
 from unic.core.config import to_dict
 from unic.core.errors import ConfigError, WeightsError
 from unic.method.standardize import StatisticsConfig
 from unic.method.tokens import Tokens
 from unic.models.dinov2_format import dinov2_to_timm, student_config
 from unic.models.student import StudentConfig, build_encoder, write_encoder
+from unic.students.foreign_formats import read_published
+from unic.students.load import load, read_student
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)

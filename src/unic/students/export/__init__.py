@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unic.checkpoints.export.card import model_card
-from unic.checkpoints.export.parity import Parity, Read, compare, read_photos
-from unic.checkpoints.saved import SavedStudent
 from unic.core.config import to_dict
 from unic.core.errors import ConfigError
 from unic.core.files import write_folder, write_json
 from unic.core.plugins import Registry
 from unic.core.rng import seeded_torch
+from unic.students.export.model_card import model_card
+from unic.students.export.parity import Parity, Read, compare, read_photos
+from unic.students.loaded_student import LoadedStudent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,23 +28,23 @@ class Format:
     """The Python package that reads it."""
     card_library: str
     """What model hubs call that library."""
-    write: Callable[[SavedStudent, Path, str | None], None]
+    write: Callable[[LoadedStudent, Path, str | None], None]
     """Fills a folder; the last argument is the teacher whose head goes with it."""
     reload: Callable[[Path], Read]
     """Reads the folder with that library and none of our code."""
-    usage: Callable[[SavedStudent, str | None], str]
+    usage: Callable[[LoadedStudent, str | None], str]
     """Python code for the model card, to be run inside the folder."""
-    notes: Callable[[SavedStudent, str | None], str] = lambda student, head: ""
+    notes: Callable[[LoadedStudent, str | None], str] = lambda student, head: ""
     """What else the reader of the model card must know."""
     heads: Literal["none", "beside", "instead"] = "none"
     """Where a head goes: nowhere, into a file beside the encoder, or the outputs are the head's."""
 
 
-EXPORTS: Registry[Format] = Registry("export format", "unic.checkpoints.export")
+EXPORTS: Registry[Format] = Registry("export format", "unic.students.export")
 
 
 def export(
-    student: SavedStudent,
+    student: LoadedStudent,
     to: str,
     out: Path,
     *,

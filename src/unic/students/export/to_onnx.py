@@ -12,18 +12,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.export import Dim
 
-from unic.checkpoints.export import EXPORTS, Format
-from unic.checkpoints.export.parity import Read
-from unic.checkpoints.export.vit import standard_tokens
-from unic.checkpoints.saved import HeadEncoder, SavedStudent
 from unic.method.tokens import Tokens
 from unic.models.student import KeyedDropPath
+from unic.students.export import EXPORTS, Format
+from unic.students.export.parity import Read
+from unic.students.export.plain_vit import standard_tokens
+from unic.students.loaded_student import HeadEncoder, LoadedStudent
 
 # A larger model does not fit into one file of the format (protobuf), so its weights are put into a file beside it.
 _LARGEST = 2_000_000_000
 
 
-def write(student: SavedStudent, folder: Path, head: str | None) -> None:
+def write(student: LoadedStudent, folder: Path, head: str | None) -> None:
     """model.onnx: images -> cls, patches."""
     _needs("onnx", "onnxscript", "onnxruntime")
     standard_tokens(student, "onnx")
@@ -60,7 +60,7 @@ def reload(folder: Path) -> Read:
     return read
 
 
-def usage(student: SavedStudent, head: str | None) -> str:
+def usage(student: LoadedStudent, head: str | None) -> str:
     size = student.encoder.image_size
     return f"""\
 import numpy as np
@@ -72,7 +72,7 @@ cls, patches = session.run(["cls", "patches"], {{"images": images}})
 """
 
 
-def notes(student: SavedStudent, head: str | None) -> str:
+def notes(student: LoadedStudent, head: str | None) -> str:
     return (
         f"Any batch; height and width may be any multiples of {student.encoder.patch_size} pixels: the graph "
         f"resamples the position embedding (bicubic, antialiased)."

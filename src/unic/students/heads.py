@@ -6,19 +6,19 @@ from typing import Any
 
 from torch import nn
 
-from unic.checkpoints.saved import SavedStudent, ladder_of, standardizers_of
 from unic.core.config import from_dict, to_dict
 from unic.core.errors import WeightsError
 from unic.method.standardize import StatisticsConfig
 from unic.models.ladder import LadderConfig
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import read_metadata, read_weights, write_weights
+from unic.students.loaded_student import LoadedStudent, ladder_of, standardizers_of
 
 HEADS_FILE = "heads.safetensors"
 _NOTE = "unic.heads"
 
 
-def write_heads(path: Path, student: SavedStudent, head: str | None) -> None:
+def write_heads(path: Path, student: LoadedStudent, head: str | None) -> None:
     """Those of all teachers, or of `head` alone: ladder.heads.<teacher>..., statistics.<teacher>.<cls_mean ...>."""
     assert student.ladder is not None, "a student without ladder has no heads"
     teachers = list(student.standardizers) if head is None else [head]
@@ -35,7 +35,7 @@ def write_heads(path: Path, student: SavedStudent, head: str | None) -> None:
 
 
 def read_heads(path: Path, encoder: TimmEncoder) -> dict[str, Any]:
-    """The fields of a SavedStudent that speak of its heads: ladder, ladder_cfg, standardizers, teachers."""
+    """The fields of a LoadedStudent that speak of its heads: ladder, ladder_cfg, standardizers, teachers."""
     tensors = read_weights(path)
     text = read_metadata(path).get(_NOTE)
     if text is None:

@@ -8,12 +8,12 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from unic.checkpoints import load, read_student
-from unic.checkpoints.imported import import_student
-from unic.checkpoints.published import read_published
 from unic.models.positions import Resampling, resample_positions
 from unic.models.student import StudentConfig, build_encoder, read_encoder, write_encoder
 from unic.models.timm_encoder import TimmEncoder
+from unic.students.foreign_formats import read_published
+from unic.students.import_student import import_student
+from unic.students.load import load, read_student
 
 DINOV2_PLAIN = Resampling(antialias=False, offset=0.1)
 PLAIN = StudentConfig(model=None, image_size=64, width=64, depth=2, heads=1, patch_size=16)

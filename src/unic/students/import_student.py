@@ -8,18 +8,18 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from unic.checkpoints.published import read_published
-from unic.checkpoints.saved import SavedStudent, read_run
 from unic.core.config import to_dict
 from unic.core.errors import ConfigError
 from unic.core.files import TEMPORARY, file_sha256, write_folder, write_json
 from unic.models.student import ENCODER_FILE, write_encoder
 from unic.models.weights import write_weights
+from unic.students.foreign_formats import read_published
+from unic.students.loaded_student import LoadedStudent, read_run
 
 IMPORTED_FILE = "imported.json"
 
 
-def import_student(path: Path, out: Path) -> SavedStudent:
+def import_student(path: Path, out: Path) -> LoadedStudent:
     """Writes the student in a file as the run folder `out`, and gives it as it is read from there.
 
     Safe against a kill at any instant: `out` either does not exist (or is still empty) or is complete.
@@ -55,7 +55,7 @@ def _check_empty(out: Path) -> None:
         raise ConfigError(f"{out} is not empty ({', '.join(names[:3])}); give a new folder")
 
 
-def _write(folder: Path, student: SavedStudent, origin: dict[str, Any]) -> None:
+def _write(folder: Path, student: LoadedStudent, origin: dict[str, Any]) -> None:
     write_json(folder / "config.json", _config(student))
     write_json(folder / IMPORTED_FILE, origin)
     write_encoder(folder / ENCODER_FILE, student.cfg, student.encoder)
@@ -66,7 +66,7 @@ def _write(folder: Path, student: SavedStudent, origin: dict[str, Any]) -> None:
     )
 
 
-def _config(student: SavedStudent) -> dict[str, Any]:
+def _config(student: LoadedStudent) -> dict[str, Any]:
     config: dict[str, Any] = {"teachers": list(student.teachers.values()), "student": to_dict(student.cfg)}
     if student.ladder is not None:
         config["ladder"] = to_dict(student.ladder_cfg)
@@ -75,7 +75,7 @@ def _config(student: SavedStudent) -> dict[str, Any]:
     return {**config, "seed": 0}
 
 
-def _write_checkpoint(folder: Path, student: SavedStudent, origin: dict[str, Any]) -> None:
+def _write_checkpoint(folder: Path, student: LoadedStudent, origin: dict[str, Any]) -> None:
     """What a run writes, less the optimizer's state: there is nothing to go on with."""
     ladder = student.ladder.state_dict() if student.ladder is not None else {}
     tensors = {f"encoder.{key}": tensor for key, tensor in student.encoder.state_dict().items()}

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 
 from unic import recipes
-from unic.checkpoints import read_student
-from unic.checkpoints.export import EXPORTS, export
-from unic.checkpoints.export.card import model_card
-from unic.checkpoints.export.licences import Restriction, hub_name, restriction, statement, strictest
-from unic.checkpoints.export.parity import Difference, Parity
-from unic.checkpoints.saved import SavedStudent, read_run
 from unic.models.student import StudentConfig, build_encoder
+from unic.students.export import EXPORTS, export
+from unic.students.export.licences import Restriction, hub_name, restriction, statement, strictest
+from unic.students.export.model_card import model_card
+from unic.students.export.parity import Difference, Parity
+from unic.students.load import read_student
+from unic.students.loaded_student import LoadedStudent, read_run
 from unic.train.loop import train
 
 TEACHERS = ("timm:resnet10t?pretrained=0&image_size=32",)
@@ -35,7 +35,7 @@ PARITY = Parity(
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> SavedStudent:
+def saved(tmp_path_factory: pytest.TempPathFactory) -> LoadedStudent:
     """A run of two steps on 16 images, with two results."""
     root = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
@@ -64,20 +64,20 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> SavedStudent:
     return read_run(folder)
 
 
-def bare() -> SavedStudent:
+def bare() -> LoadedStudent:
     """An encoder of which nothing else is known."""
     cfg = StudentConfig(model=None, image_size=16, width=8, depth=1, heads=2, patch_size=8)
     encoder = build_encoder(cfg, seed=0).eval()
-    return SavedStudent(name="found", cfg=cfg, encoder=encoder, source=Path("nowhere"))
+    return LoadedStudent(name="found", cfg=cfg, encoder=encoder, source=Path("nowhere"))
 
 
-def card(student: SavedStudent) -> str:
+def card(student: LoadedStudent) -> str:
     return model_card(
         student, head=None, what="A file", library="timm", usage="pass", notes="Mind it.", parity=PARITY
     )
 
 
-def test_a_run_says_all_that_was_recorded(saved: SavedStudent):
+def test_a_run_says_all_that_was_recorded(saved: LoadedStudent):
     text = card(saved)
     assert text.startswith(
         "---\nlibrary_name: timm\nlicense: unknown\npipeline_tag: image-feature-extraction\n"
@@ -160,7 +160,7 @@ def test_weights_from_elsewhere_have_a_licence_of_their_own_that_nobody_recorded
     assert "Steps done" not in text and "Seed" not in text
 
 
-def test_the_released_encoder_of_a_run_knows_its_teachers_from_the_recipe_beside_it(saved: SavedStudent):
+def test_the_released_encoder_of_a_run_knows_its_teachers_from_the_recipe_beside_it(saved: LoadedStudent):
     released = read_student(saved.source / "encoder.safetensors")
     text = card(released)
     assert f"| resnet10t | `{TEACHERS[0]}` | unknown | not recorded |" in text
@@ -221,7 +221,7 @@ def test_the_card_of_every_format_is_run_below():
 
 @pytest.mark.parametrize("formats", FORMATS)
 def test_the_code_of_the_card_runs_in_the_exported_folder(
-    formats: tuple[str, ...], saved: SavedStudent, tmp_path: Path
+    formats: tuple[str, ...], saved: LoadedStudent, tmp_path: Path
 ):
     """In a process of its own, without unic."""
     code = "import os, sys\n"
@@ -238,7 +238,7 @@ def test_the_code_of_the_card_runs_in_the_exported_folder(
     assert done.returncode == 0, done.stderr
 
 
-def test_the_manifest_has_the_sum_of_every_file(saved: SavedStudent, tmp_path: Path):
+def test_the_manifest_has_the_sum_of_every_file(saved: LoadedStudent, tmp_path: Path):
     export(saved, "safetensors", tmp_path / "out", head="resnet10t")
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert set(manifest) == {"README.md", "encoder.safetensors", "heads.safetensors", "parity.json"}

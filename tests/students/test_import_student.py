@@ -14,15 +14,16 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from unic.checkpoints import imported, load, load_untrained, read_student
-from unic.checkpoints.imported import import_student
-from unic.checkpoints.published import read_published
 from unic.core.config import from_dict, to_dict
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.files import check_folder
 from unic.method.standardize import StatisticsConfig
 from unic.models.ladder import LadderConfig
 from unic.models.student import StudentConfig, build_encoder, read_encoder, write_encoder
+from unic.students import import_student as importing
+from unic.students.foreign_formats import read_published
+from unic.students.import_student import import_student
+from unic.students.load import load, load_untrained, read_student
 
 STEP = "checkpoints/step-00000000"
 
@@ -165,7 +166,7 @@ def test_a_full_disk_at_any_file_leaves_nothing_behind(
     def full(*_arguments: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(imported, writer, full)
+    monkeypatch.setattr(importing, writer, full)
     with pytest.raises(OSError, match="No space left"):
         import_student(unic_pth, tmp_path / "run")
     assert names(tmp_path) == []

@@ -14,11 +14,11 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import Attention, Block, VisionTransformer  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
-from unic.checkpoints.export.parity import Read
-from unic.checkpoints.saved import SavedStudent
 from unic.core.errors import ConfigError
 from unic.method.tokens import Tokens
 from unic.models.timm_encoder import TimmEncoder
+from unic.students.export.parity import Read
+from unic.students.loaded_student import LoadedStudent
 
 # Any of timm's plain ViTs does for a student that was built by its dimensions: all of them are overridden.
 _PLAIN = "vit_tiny_patch16_224"
@@ -41,7 +41,7 @@ class PlainViT:
     """Of every LayerNorm."""
 
 
-def timm_form(student: SavedStudent) -> tuple[str, dict[str, Any]]:
+def timm_form(student: LoadedStudent) -> tuple[str, dict[str, Any]]:
     """timm's name of the architecture, and the options of timm.create_model that differ from its defaults."""
     cfg, size = student.cfg, student.encoder.image_size
     if cfg.model is not None:
@@ -77,7 +77,7 @@ def mean_and_std(encoder: TimmEncoder) -> tuple[list[float], list[float]]:
     return mean, std
 
 
-def standard_tokens(student: SavedStudent, to: str) -> VisionTransformer:
+def standard_tokens(student: LoadedStudent, to: str) -> VisionTransformer:
     """The student's model, where its tokens are patches plus positions behind a class token and registers.
 
     Raises ConfigError for any other architecture.
@@ -93,7 +93,7 @@ def standard_tokens(student: SavedStudent, to: str) -> VisionTransformer:
     return model
 
 
-def plain_vit(student: SavedStudent, to: str) -> PlainViT:
+def plain_vit(student: LoadedStudent, to: str) -> PlainViT:
     """Dimensions of the student. Raises ConfigError for an architecture that is not plain."""
     model: Any = standard_tokens(student, to)
     blocks = list(model.blocks)
@@ -156,7 +156,7 @@ def dinov2_tokens(model: Any) -> dict[str, Tensor]:
     return tokens
 
 
-def _refuse(student: SavedStudent, to: str, problems: dict[str, bool]) -> None:
+def _refuse(student: LoadedStudent, to: str, problems: dict[str, bool]) -> None:
     found = [what for what, holds in problems.items() if holds]
     if found:
         raise ConfigError(

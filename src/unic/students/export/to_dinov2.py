@@ -9,15 +9,15 @@ import timm
 import torch
 from timm.models.vision_transformer import checkpoint_filter_fn
 
-from unic.checkpoints.export import EXPORTS, Format
-from unic.checkpoints.export.parity import Read
-from unic.checkpoints.export.to_timm import preprocessing
-from unic.checkpoints.export.vit import dinov2_tokens, plain_vit, timm_form, timm_reader
-from unic.checkpoints.saved import SavedStudent
 from unic.core.files import write_json
+from unic.students.export import EXPORTS, Format
+from unic.students.export.parity import Read
+from unic.students.export.plain_vit import dinov2_tokens, plain_vit, timm_form, timm_reader
+from unic.students.export.to_timm import preprocessing
+from unic.students.loaded_student import LoadedStudent
 
 
-def write(student: SavedStudent, folder: Path, head: str | None) -> None:
+def write(student: LoadedStudent, folder: Path, head: str | None) -> None:
     """<name>.pth, tensors only; and config.json, since the file cannot tell heads from width."""
     vit = plain_vit(student, "dinov2")
     model = student.encoder.model
@@ -40,7 +40,7 @@ def reload(folder: Path) -> Read:
     return timm_reader(model, config["pretrained_cfg"]["mean"], config["pretrained_cfg"]["std"])
 
 
-def usage(student: SavedStudent, head: str | None) -> str:
+def usage(student: LoadedStudent, head: str | None) -> str:
     size = student.encoder.image_size
     return f"""\
 import json
@@ -63,7 +63,7 @@ cls, patches = tokens[:, 0], tokens[:, model.num_prefix_tokens :]
 """
 
 
-def notes(student: SavedStudent, head: str | None) -> str:
+def notes(student: LoadedStudent, head: str | None) -> str:
     vit = plain_vit(student, "dinov2")
     scale = (
         "1.0" if vit.layer_scale else "None (the student has no layer-scale, so the file has no ls1 and ls2)"
@@ -75,7 +75,7 @@ def notes(student: SavedStudent, head: str | None) -> str:
     )
 
 
-def _file(student: SavedStudent) -> str:
+def _file(student: LoadedStudent) -> str:
     return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', student.name).strip('._') or 'student'}.pth"
 
 

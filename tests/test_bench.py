@@ -25,11 +25,11 @@ from unic.bench.step import PARTS, Timed, TrainingStep, made_up_batches
 from unic.cli import main
 from unic.core.errors import ConfigError
 from unic.core.run_folder import RunDir
+from unic.train.build_run import build_run
 from unic.train.estimate import IMAGENET_1K, estimate
-from unic.train.metrics import readable
+from unic.train.monitor.metric_sums import readable
 from unic.train.recipe import Recipe
-from unic.train.setup import prepare
-from unic.train.update import forward_backward, mean_gradients
+from unic.train.train_step import forward_backward, mean_gradients
 
 CPU = torch.device("cpu")
 TEACHERS = tuple(f"timm:{name}?pretrained=0&image_size=32" for name in ("vit_tiny_patch16_224", "test_vit"))
@@ -111,11 +111,13 @@ def test_the_step_that_is_timed_is_the_step_of_a_run(
         speed=replace(recipe.speed, kernels=kernels, micro_batch=2, workers=0),
     )
     timed = TrainingStep(recipe, CPU).step()
-    job, state = prepare(recipe, RunDir(tmp_path), CPU)
+    context, state = build_run(recipe, RunDir(tmp_path), CPU)
     batches = made_up_batches(recipe, 2)
     assert [len(batch.images) for batch in batches] == [2, 2]
-    sums, _, _ = forward_backward(job, state, state.student, batches, torch.zeros(1))
-    losses = [value for name, value in readable(sums, job.teacher_names).items() if name.startswith("loss/")]
+    sums, _, _ = forward_backward(context, state, state.student, batches, torch.zeros(1))
+    losses = [
+        value for name, value in readable(sums, context.teacher_names).items() if name.startswith("loss/")
+    ]
     assert timed.loss == pytest.approx(sum(losses) / len(losses), rel=1e-5)
     assert timed.gradient_norm == pytest.approx(mean_gradients(state, sums, None).item(), rel=1e-4)
     assert timed.total == pytest.approx(sum(timed.seconds.values()))

@@ -75,17 +75,17 @@ def bad_gradient(monkeypatch):
     """Lets one entry of one gradient be NaN at certain steps, whatever the loss."""
 
     def at(steps: tuple[int, ...]) -> None:
-        def prepare(*arguments):
-            job, state = real(*arguments)
+        def build_run(*arguments):
+            context, state = real(*arguments)
 
             def spoil(gradient: torch.Tensor) -> torch.Tensor:
                 return gradient * torch.nan if state.step in steps else gradient
 
             state.student.encoder.model.blocks[0].attn.qkv.bias.register_hook(spoil)
-            return job, state
+            return context, state
 
-        real = loop.prepare
-        monkeypatch.setattr(loop, "prepare", prepare)
+        real = loop.build_run
+        monkeypatch.setattr(loop, "build_run", build_run)
 
     return at
 

@@ -14,10 +14,10 @@ from unic.method.tokens import Tokens, Widths
 from unic.models.student import build_student
 from unic.teachers import TEACHERS
 from unic.teachers.fetch import WeightsFile
+from unic.train.build_run import build_run
 from unic.train.estimate import IMAGENET_1K, Estimate, describe, estimate
 from unic.train.loop import train
 from unic.train.recipe import Recipe, SpeedConfig
-from unic.train.setup import prepare
 
 VIT_B = {"dim": 768, "depth": 12, "tokens": 197, "patch": 16}
 
@@ -112,9 +112,9 @@ def test_activations_are_those_that_a_real_step_keeps(precision: str, tiny: Reci
 
 def test_steps_weights_and_checkpoint_are_those_of_a_real_run(recipe: Recipe, tmp_path):
     found = estimate(recipe, 24)
-    job, _ = prepare(recipe, RunDir(tmp_path), torch.device("cpu"))
-    assert (found.num_steps, found.micro_batch) == (job.num_steps, job.micro_batch)
-    parameters = [*job.teachers.parameters(), *job.teachers.buffers()]
+    context, _ = build_run(recipe, RunDir(tmp_path), torch.device("cpu"))
+    assert (found.num_steps, found.micro_batch) == (context.num_steps, context.micro_batch)
+    parameters = [*context.teachers.parameters(), *context.teachers.buffers()]
     assert found.memory.teachers == sum(t.numel() * t.element_size() for t in parameters)
     assert [t.reference for t in found.teachers] == list(recipe.teachers)
     short = replace(recipe, optim=replace(recipe.optim, epochs=0.2, warmup_epochs=0.0))

@@ -22,9 +22,11 @@ from unic.data.sources import read_sources
 from unic.evals.knn import knn_predict
 from unic.method.feature_metrics import effective_rank, explained_variance
 from unic.method.tokens import Batch
-from unic.train import fidelity, loop
-from unic.train.alarms import behind, collapses
-from unic.train.fidelity import (
+from unic.train import loop
+from unic.train.build_run import build_run, resume
+from unic.train.monitor import fidelity
+from unic.train.monitor.alarms import behind, collapses
+from unic.train.monitor.fidelity import (
     choose_images,
     comparison,
     explained_and_cosine,
@@ -33,7 +35,6 @@ from unic.train.fidelity import (
     student_tokens,
 )
 from unic.train.recipe import LogConfig, Recipe
-from unic.train.setup import prepare, resume
 
 CPU = torch.device("cpu")
 NAMES = ("test_convnext", "test_vit")
@@ -108,15 +109,15 @@ def test_a_run_writes_down_what_its_checkpoint_says_of_the_same_images(
     """Derived again from the saved student by its own forward, scikit-learn and NumPy, with images read here."""
     assert run(looking, tmp_path / "run")
     record = metrics(tmp_path / "run")[-1]
-    job, state = prepare(looking, RunDir(tmp_path / "run"), CPU)
-    resume(job, state)
+    context, state = build_run(looking, RunDir(tmp_path / "run"), CPU)
+    resume(context, state)
     student = state.student.eval()
     images = torch.stack([evaluation_view(Image.open(photos / "val" / f"{i}.png"), 32) for i in range(5)])
     batch = Batch(images, torch.arange(5), torch.full((5,), -1))
     with torch.no_grad():
         outputs, own = student(images), student.encoder(images)
         for name in NAMES:
-            target = state.standardizers[name](job.teachers(batch)[name])
+            target = state.standardizers[name](context.teachers(batch)[name])
             pairs = {
                 "cls": (outputs[name].cls, target.cls),
                 "patches": (outputs[name].patches.flatten(0, 1), target.patches.flatten(0, 1)),
@@ -135,7 +136,7 @@ def test_a_run_writes_down_what_its_checkpoint_says_of_the_same_images(
 
 
 def test_one_pass_gives_what_the_released_encoder_and_the_ladder_give(looking, tmp_path):
-    _, state = prepare(looking, RunDir(tmp_path), CPU)
+    _, state = build_run(looking, RunDir(tmp_path), CPU)
     student = state.student.eval()
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():

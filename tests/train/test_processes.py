@@ -13,7 +13,7 @@ import torch
 
 from unic.method.standardize import Moments
 from unic.method.tokens import Widths
-from unic.train.metrics import num_sums, pack
+from unic.train.monitor.metric_sums import num_sums, pack
 from unic.train.recipe import Recipe
 
 # Sums over images are taken in another order: a few units in the last place of float32 (6e-8), through 20 steps of

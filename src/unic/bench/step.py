@@ -20,12 +20,12 @@ from unic.method.step import Step, distill_step
 from unic.method.tokens import Batch, Tokens
 from unic.models.student import build_student
 from unic.teachers.live_teachers import LiveTeachers, check_names
+from unic.train.build_run import micro_batch
 from unic.train.checkpoint import TrainState
-from unic.train.metrics import num_sums, pack, step_sums
+from unic.train.monitor.metric_sums import num_sums, pack, step_sums
 from unic.train.optim import build_optimizer, learning_rate
 from unic.train.recipe import Recipe
-from unic.train.setup import micro_batch
-from unic.train.update import all_finite, apply_update, mean_gradients, total
+from unic.train.train_step import all_finite, apply_update, mean_gradients, total
 
 PARTS = ("augmentation", "teachers", "student_forward", "ladder_and_loss", "backward", "optimizer")
 
@@ -64,7 +64,7 @@ class Facts:
 
 
 class TrainingStep:
-    """The step of a recipe: batch size, kernels and precision are the recipe's, as in `unic.train.setup.prepare`."""
+    """The step of a recipe: batch size, kernels and precision are the recipe's, as in `unic.train.build_run`."""
 
     def __init__(self, recipe: Recipe, device: torch.device):
         check_names(recipe.teachers)

@@ -19,7 +19,7 @@ from unic.core.files import MANIFEST, newest_valid, remove_folder, write_folder,
 from unic.method.standardize import Standardizer
 from unic.models.student import Student
 from unic.models.weights import load_strictly, write_weights
-from unic.train.start import Start
+from unic.train.init_from import InitRecord
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class TrainState:
     optimizer: torch.optim.AdamW
     window: Tensor
     step: int = 0
-    start: Start | None = None
+    start: InitRecord | None = None
 
 
 def save_checkpoint(parent: Path, state: TrainState, *, identity: dict[str, Any], keep: int) -> Path:
@@ -63,7 +63,7 @@ def load_checkpoint(parent: Path, state: TrainState, *, set_aside: bool) -> dict
     meta = read_json(folder / "meta.json")
     state.step = meta["step"]
     start = meta.get("start")
-    state.start = None if start is None else from_dict(Start, start, "start.")
+    state.start = None if start is None else from_dict(InitRecord, start, "start.")
     return meta
 
 

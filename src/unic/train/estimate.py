@@ -16,9 +16,9 @@ from unic.models.encoder import ImageEncoder
 from unic.models.student import Student, build_encoder, build_student
 from unic.teachers import missing_weights, outline_teacher, short_name
 from unic.teachers.fetch import WeightsFile
+from unic.train.build_run import epoch_steps, micro_batch
 from unic.train.checkpoint import checkpoint_bytes
 from unic.train.recipe import Recipe
-from unic.train.setup import epoch_steps, micro_batch
 
 # Training images of ImageNet-1K, which stand for a data set that is not named.
 IMAGENET_1K = 1_281_167

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from unic.core import distributed
 from unic.core.config import from_dict, to_dict
@@ -23,18 +21,17 @@ from unic.data.loader import training_batches
 from unic.method.step import validation_losses
 from unic.method.tokens import Batch
 from unic.models.student import ENCODER_FILE, write_encoder
-from unic.train.alarms import Alarms
+from unic.train.async_scalars import AsyncScalars, StepScalars
+from unic.train.build_run import RunContext, build_run, resume
 from unic.train.checkpoint import TrainState, refuse_imported, save_checkpoint
-from unic.train.fidelity import Fidelity
-from unic.train.metrics import readable, validation_sums
+from unic.train.init_from import without_statistics
+from unic.train.log import RunLog
+from unic.train.monitor.fidelity import Fidelity
+from unic.train.monitor.metric_sums import readable, validation_sums
 from unic.train.optim import cosine, learning_rate
-from unic.train.outcome import Outcome, Outcomes
-from unic.train.progress import Progress
 from unic.train.recipe import FREE_TO_CHANGE, Recipe
-from unic.train.setup import Job, prepare, resume
 from unic.train.signals import stop_requested
-from unic.train.start import without_statistics
-from unic.train.update import (
+from unic.train.train_step import (
     all_finite,
     apply_update,
     autocast,
@@ -66,28 +63,28 @@ def train(recipe: Recipe, folder: Path, device: torch.device) -> bool:
                 open_run(folder, to_dict(recipe), free_to_change=FREE_TO_CHANGE, complete=_complete)
             )
         )
-        job, state = distributed.run_on_all_ranks(lambda: prepare(recipe, run, device))
-        resume(job, state)
+        context, state = distributed.run_on_all_ranks(lambda: build_run(recipe, run, device))
+        resume(context, state)
         for file in ("metrics.jsonl", "alarms.jsonl"):
             distributed.run_on_rank0(partial(run.cut_after, file, state.step))
         bad = BadImages(folder / f"bad_images.{distributed.rank()}.jsonl")
-        unknown = without_statistics(state.start, job.teacher_names)
+        unknown = without_statistics(state.start, context.teacher_names)
         if state.step == 0 and unknown and recipe.statistics.kind == "ema":
-            num_batches = min(recipe.statistics.warmup_batches, job.num_steps)
-            for number, micro_batches in enumerate(_batches(job, bad, 0, num_batches)):
-                measure_statistics(job, state, micro_batches, 1 / (number + 1), unknown)
+            num_batches = min(recipe.statistics.warmup_batches, context.num_steps)
+            for number, micro_batches in enumerate(_batches(context, bad, 0, num_batches)):
+                measure_statistics(context, state, micro_batches, 1 / (number + 1), unknown)
         stopped = stack.enter_context(stop_requested())
         try:
-            complete = _run_steps(job, state, bad, stopped)
+            complete = _run_steps(context, state, bad, stopped)
         except DataError:
             if distributed.world_size() > 1:
                 raise  # the others are inside a step, and cannot be asked to save
-            _save(job, state, must=False)
+            _save(context, state, must=False)
             if not stopped():  # a scheduler's SIGTERM reaches the data processes too
                 raise
             complete = False
         if complete:
-            distributed.run_on_rank0(lambda: _release(job, state))
+            distributed.run_on_rank0(lambda: _release(context, state))
         return complete
 
 
@@ -96,20 +93,20 @@ def _complete(config: Any) -> dict[str, Any]:
     return to_dict(from_dict(Recipe, config))
 
 
-def _run_steps(job: Job, state: TrainState, bad: BadImages, stopped: Callable[[], bool]) -> bool:
-    cfg, limit = job.recipe, job.recipe.data.max_bad * len(job.sources)
-    student = parallel_student(job, state.student)
+def _run_steps(context: RunContext, state: TrainState, bad: BadImages, stopped: Callable[[], bool]) -> bool:
+    cfg, limit = context.recipe, context.recipe.data.max_bad * len(context.sources)
+    student = parallel_student(context, state.student)
     last_save, num_skipped = time.monotonic(), 0
-    fidelity, outcomes = Fidelity(job), Outcomes(job.device)
-    with _Log(job, state.step, state.student.encoder.dim) as report:
-        for micro_batches in _batches(job, bad, state.step, job.num_steps):
+    fidelity, outcomes = Fidelity(context), AsyncScalars(context.device)
+    with RunLog(context, state.step, state.student.encoder.dim) as report:
+        for micro_batches in _batches(context, bad, state.step, context.num_steps):
             flags = torch.tensor(
-                [stopped(), _checkpoint_due(job, state, last_save), len(bad) > limit]
+                [stopped(), _checkpoint_due(context, state, last_save), len(bad) > limit]
             ).float()
-            sums, moments, flags = forward_backward(job, state, student, micro_batches, flags)
+            sums, moments, flags = forward_backward(context, state, student, micro_batches, flags)
             grad_norm = mean_gradients(state, sums, cfg.optim.max_grad_norm)
-            lr = learning_rate(state.step, cfg.optim, job.steps_per_epoch)
-            rate = cosine(state.step, job.num_steps, cfg.statistics.rate_start, cfg.statistics.rate_end)
+            lr = learning_rate(state.step, cfg.optim, context.steps_per_epoch)
+            rate = cosine(state.step, context.num_steps, cfg.statistics.rate_start, cfg.statistics.rate_end)
             finite = all_finite(sums, grad_norm, moments)
             apply_update(state, moments, lr=lr, rate=rate, finite=finite)
             state.window += sums.where(finite, 0)
@@ -118,144 +115,103 @@ def _run_steps(job: Job, state: TrainState, bad: BadImages, stopped: Callable[[]
             state.step += 1
 
             stop = save = False
-            for outcome in outcomes.arrived(all_of_them=state.step == job.num_steps):
+            for outcome in outcomes.arrived(all_of_them=state.step == context.num_steps):
                 num_skipped = 0 if outcome.finite else num_skipped + 1
                 if num_skipped:
-                    _skip(job, outcome, num_skipped)
+                    _skip(context, outcome, num_skipped)
                 asked_to_stop, asked_to_save, too_many_bad = (flag > 0 for flag in outcome.flags)
                 stop, save = stop or asked_to_stop, save or asked_to_save
                 if too_many_bad:
-                    _save(job, state, must=False)
-                    raise bad.error(len(job.sources), cfg.data.max_bad)
+                    _save(context, state, must=False)
+                    raise bad.error(len(context.sources), cfg.data.max_bad)
 
             record = {}
-            if state.step % cfg.log.every == 0 or state.step == job.num_steps:
+            if state.step % cfg.log.every == 0 or state.step == context.num_steps:
                 record = {
-                    "epoch": state.step / job.steps_per_epoch,
-                    **readable(state.window, job.teacher_names),
+                    "epoch": state.step / context.steps_per_epoch,
+                    **readable(state.window, context.teacher_names),
                 }
                 record |= {"lr": lr, "rate": rate, "grad_norm": grad_norm.item()}
                 state.window.zero_()
-            if _validation_due(job, state):
-                record |= _validate(job, state)
+            if _validation_due(context, state):
+                record |= _validate(context, state)
             if fidelity.due(state.step):
                 measured = fidelity.measure(state)
                 report.alarms(state.step, measured)
                 record |= measured
             report.step(state.step, record)
-            if stop or save or state.step == job.num_steps:
-                _save(job, state, must=stop or state.step == job.num_steps)
+            if stop or save or state.step == context.num_steps:
+                _save(context, state, must=stop or state.step == context.num_steps)
                 last_save = time.monotonic()
-            if stop and state.step < job.num_steps:
+            if stop and state.step < context.num_steps:
                 return False
     return True
 
 
-class _Log:
-    """metrics.jsonl, alarms.jsonl, TensorBoard and the progress a person sees; nothing but on the main process."""
-
-    def __init__(self, job: Job, step: int, width: int):
-        self._job = job
-        self._progress = Progress(step, job.num_steps, job.recipe.optim.batch_size)
-        self._writer: SummaryWriter | None = None
-        self._alarms: Alarms | None = None
-        if distributed.is_main():
-            self._alarms = Alarms(job, width)
-            self._writer = SummaryWriter(str(job.run.folder / "tensorboard"), purge_step=step + 1)
-
-    def __enter__(self) -> "_Log":
-        if self._writer:
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._writer:
-            self._progress.stop()
-            self._writer.close()
-
-    def alarms(self, step: int, measured: dict[str, float]) -> None:
-        """measured: what `Fidelity.measure` gave at this step."""
-        if self._alarms:
-            self._alarms.check(step, measured)
-
-    def step(self, step: int, record: dict[str, float]) -> None:
-        if self._writer is None:
-            return
-        rate = self._progress.step(step, record)
-        if not record:
-            return
-        record = {**record, "images_per_second": rate}
-        # JSON has no NaN: the mean of a window in which every step was skipped is null.
-        values = {name: value if math.isfinite(value) else None for name, value in record.items()}
-        self._job.run.append("metrics.jsonl", {"step": step, **values})
-        for name, value in record.items():
-            self._writer.add_scalar(name, value, step)
-
-
-def _validate(job: Job, state: TrainState) -> dict[str, float]:
+def _validate(context: RunContext, state: TrainState) -> dict[str, float]:
     """Mean losses on the validation images, shared by all processes, without dropping."""
-    assert job.validation is not None, "called only where there are validation images"
+    assert context.validation is not None, "called only where there are validation images"
     sums = torch.zeros_like(state.window)
     batches = evaluation_batches(
-        job.validation.paths(),
-        job.recipe.data.views.image_size,
-        batch_size=job.micro_batch,
+        context.validation.paths(),
+        context.recipe.data.views.image_size,
+        batch_size=context.micro_batch,
         rank=distributed.rank(),
         world=distributed.world_size(),
-        workers=job.workers,
+        workers=context.workers,
         on_bad="skip",
     )
     state.student.eval()
     for batch in batches:
-        with autocast(job):
+        with autocast(context):
             sums += validation_sums(
                 validation_losses(
                     state.student,
-                    job.teachers,
+                    context.teachers,
                     state.standardizers,
-                    batch.to(job.device),
-                    job.recipe.loss,
+                    batch.to(context.device),
+                    context.recipe.loss,
                 )
             )
     state.student.train()
-    values = readable(distributed.all_reduce_(sums), job.teacher_names)
+    values = readable(distributed.all_reduce_(sums), context.teacher_names)
     return {f"val/{name}": value for name, value in values.items() if name.startswith("loss")}
 
 
-def _batches(job: Job, bad: BadImages, start: int, stop: int) -> Iterator[list[Batch]]:
+def _batches(context: RunContext, bad: BadImages, start: int, stop: int) -> Iterator[list[Batch]]:
     return training_batches(
-        job.sources,
-        job.recipe.data,
-        seed=job.recipe.seed,
-        global_batch=job.recipe.optim.batch_size,
+        context.sources,
+        context.recipe.data,
+        seed=context.recipe.seed,
+        global_batch=context.recipe.optim.batch_size,
         start_step=start,
         num_steps=stop,
         bad=bad,
         rank=distributed.rank(),
         world=distributed.world_size(),
-        micro_batch=job.micro_batch,
-        workers=job.workers,
-        pin_memory=job.device.type != "cpu",
+        micro_batch=context.micro_batch,
+        workers=context.workers,
+        pin_memory=context.device.type != "cpu",
     )
 
 
-def _checkpoint_due(job: Job, state: TrainState, last_save: float) -> bool:
+def _checkpoint_due(context: RunContext, state: TrainState, last_save: float) -> bool:
     """The main process decides, for all: clocks differ."""
-    cfg = job.recipe.log
+    cfg = context.recipe.log
     if cfg.checkpoint_steps is not None:
         return (state.step + 1) % cfg.checkpoint_steps == 0
     return distributed.is_main() and time.monotonic() - last_save > 60 * cfg.checkpoint_minutes
 
 
-def _validation_due(job: Job, state: TrainState) -> bool:
-    if job.validation is None:
+def _validation_due(context: RunContext, state: TrainState) -> bool:
+    if context.validation is None:
         return False
-    every = max(1, round(job.recipe.log.validate_every * job.steps_per_epoch))
-    return state.step % every == 0 or state.step == job.num_steps
+    every = max(1, round(context.recipe.log.validate_every * context.steps_per_epoch))
+    return state.step % every == 0 or state.step == context.num_steps
 
 
-def _skip(job: Job, outcome: Outcome, num_skipped: int) -> None:
-    bad = what_is_not_finite(outcome.sums, outcome.grad_norm, job.teacher_names)
+def _skip(context: RunContext, outcome: StepScalars, num_skipped: int) -> None:
+    bad = what_is_not_finite(outcome.sums, outcome.grad_norm, context.teacher_names)
     what = f"step {outcome.step}: not finite: {', '.join(bad)}"
     if num_skipped < MAX_SKIPPED:
         log.warning("%s; the step is skipped", what)
@@ -266,12 +222,14 @@ def _skip(job: Job, outcome: Outcome, num_skipped: int) -> None:
     )
 
 
-def _save(job: Job, state: TrainState, *, must: bool) -> None:
+def _save(context: RunContext, state: TrainState, *, must: bool) -> None:
     """must: whether a failure to write ends the run; otherwise it goes on, and tries again when next due."""
 
     def save() -> None:
         try:
-            save_checkpoint(job.run.checkpoints, state, identity=job.identity, keep=job.recipe.log.keep)
+            save_checkpoint(
+                context.run.checkpoints, state, identity=context.identity, keep=context.recipe.log.keep
+            )
         except OSError as error:
             if must:
                 raise
@@ -282,7 +240,7 @@ def _save(job: Job, state: TrainState, *, must: bool) -> None:
     distributed.run_on_rank0(save)
 
 
-def _release(job: Job, state: TrainState) -> None:
-    temporary = job.run.folder / f"{TEMPORARY}{ENCODER_FILE}"
-    write_encoder(temporary, job.recipe.student, state.student.encoder)
-    temporary.replace(job.run.folder / ENCODER_FILE)
+def _release(context: RunContext, state: TrainState) -> None:
+    temporary = context.run.folder / f"{TEMPORARY}{ENCODER_FILE}"
+    write_encoder(temporary, context.recipe.student, state.student.encoder)
+    temporary.replace(context.run.folder / ENCODER_FILE)

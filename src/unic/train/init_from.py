@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
+class InitRecord:
     """Where the weights of step 0 came from; part of every checkpoint of the run."""
 
     path: str
@@ -37,7 +37,7 @@ class Start:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundStart:
+class InitSource:
     """What was read: an encoder to compare with, and tensors."""
 
     path: Path
@@ -52,7 +52,7 @@ class FoundStart:
     """<teacher>.<cls|patch>_<mean|std>."""
 
 
-def read_start(path: Path) -> FoundStart:
+def read_init_source(path: Path) -> InitSource:
     """Reads the newest valid checkpoint of a run folder, or the file of an encoder (encoder.safetensors).
 
     Raises FileNotFoundError, ConfigError for what is neither, and WeightsError for damaged files.
@@ -66,12 +66,12 @@ def read_start(path: Path) -> FoundStart:
         raise ConfigError(
             f"start {path} does not say which student it is; give a run folder or its encoder.safetensors"
         )
-    return FoundStart(
+    return InitSource(
         path=path, sha256=file_sha256(path), encoder=encoder, weights=encoder.model.state_dict()
     )
 
 
-def begin_with(found: FoundStart, student: Student, standardizers: Mapping[str, Standardizer]) -> Start:
+def initialize(found: InitSource, student: Student, standardizers: Mapping[str, Standardizer]) -> InitRecord:
     """Takes over the encoder, and projectors and statistics of the teachers that both runs have; says which.
 
     The position embedding is resampled where the image size differs. Raises WeightsError or ConfigError when the
@@ -97,15 +97,15 @@ def begin_with(found: FoundStart, student: Student, standardizers: Mapping[str, 
         name for name in standardizers if _take_statistics(found, name, standardizers[name])
     )
     _report(found, standardizers, taught, with_statistics)
-    return Start(path=str(found.path), sha256=found.sha256, statistics=with_statistics)
+    return InitRecord(path=str(found.path), sha256=found.sha256, statistics=with_statistics)
 
 
-def without_statistics(start: Start | None, teachers: Sequence[str]) -> list[str]:
+def without_statistics(start: InitRecord | None, teachers: Sequence[str]) -> list[str]:
     """The teachers whose statistics have to be found before step 0."""
     return [name for name in teachers if start is None or name not in start.statistics]
 
 
-def _read_run(folder: Path) -> FoundStart:
+def _read_run(folder: Path) -> InitSource:
     if not (folder / "config.json").is_file():
         raise ConfigError(f"start {folder} is no run folder: it has no config.json")
     config = read_json(folder / "config.json")
@@ -123,7 +123,7 @@ def _read_run(folder: Path) -> FoundStart:
         encoder = build_encoder(from_dict(StudentConfig, config["student"], "student."), seed=0)
     state = load_file(checkpoint / "model.safetensors")
     statistics = checkpoint / "statistics.safetensors"
-    return FoundStart(
+    return InitSource(
         path=folder,
         sha256=file_sha256(checkpoint / MANIFEST),
         encoder=encoder,
@@ -133,7 +133,7 @@ def _read_run(folder: Path) -> FoundStart:
     )
 
 
-def _take_head(found: FoundStart, ladder: Ladder, teacher: str) -> None:
+def _take_head(found: InitSource, ladder: Ladder, teacher: str) -> None:
     head = below(f"heads.{teacher}.", found.ladder)
     there, here = _widths(head), ladder.widths[teacher]
     if there != here:
@@ -155,7 +155,7 @@ def _widths(head: Mapping[str, Tensor]) -> Widths:
     return Widths(last.get("cls", 0), last.get("patch", 0))
 
 
-def _take_statistics(found: FoundStart, teacher: str, standardizer: Standardizer) -> bool:
+def _take_statistics(found: InitSource, teacher: str, standardizer: Standardizer) -> bool:
     """False for a teacher without statistics there: it was not taught, or features were not standardised."""
     own = below(f"{teacher}.", found.statistics)
     if not any(tensor.ne(float(key.endswith("std"))).any() for key, tensor in own.items()):
@@ -165,7 +165,7 @@ def _take_statistics(found: FoundStart, teacher: str, standardizer: Standardizer
 
 
 def _report(
-    found: FoundStart, teachers: Mapping[str, Standardizer], taught: set[str], with_statistics: Sequence[str]
+    found: InitSource, teachers: Mapping[str, Standardizer], taught: set[str], with_statistics: Sequence[str]
 ) -> None:
     def names(chosen: Sequence[str]) -> str:
         return ", ".join(chosen) or "none"

@@ -21,16 +21,16 @@ from unic.models.student import build_student
 from unic.teachers import licence, short_name
 from unic.teachers.live_teachers import LiveTeachers, load_teachers
 from unic.train.checkpoint import TrainState, checkpoint_bytes, load_checkpoint
-from unic.train.metrics import num_sums
+from unic.train.init_from import initialize, read_init_source, without_statistics
+from unic.train.monitor.metric_sums import num_sums
 from unic.train.optim import build_optimizer
 from unic.train.recipe import Recipe
-from unic.train.start import begin_with, read_start, without_statistics
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Job:
+class RunContext:
     """What stays the same while a run goes on."""
 
     recipe: Recipe
@@ -51,14 +51,14 @@ class Job:
         return list(self.teachers.dims)
 
 
-def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, TrainState]:
-    """A job, and its state at step 0. Each process does this by itself."""
+def build_run(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[RunContext, TrainState]:
+    """What stays the same while a run goes on, and its state at step 0. Each process does this by itself."""
     sources = read_sources(recipe.data.root)
     validation = read_sources(recipe.data.val_root) if recipe.data.val_root else None
     steps_per_epoch = epoch_steps(recipe, len(sources))
     # What this run has saved goes first: `resume` will take that up, so the start need not even be there any more.
     saved = run.checkpoints.is_dir() and any(run.checkpoints.glob("step-*"))
-    found = read_start(Path(recipe.start).expanduser()) if recipe.start and not saved else None
+    found = read_init_source(Path(recipe.start).expanduser()) if recipe.start and not saved else None
 
     encoders = load_teachers(recipe.teachers)
     widths = {encoder.name: encoder.widths for encoder in encoders}
@@ -75,7 +75,7 @@ def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, Tra
         "num_images": len(sources),
     }
     if found is not None:
-        state.start = begin_with(found, student, standardizers)
+        state.start = initialize(found, student, standardizers)
         _check_statistics(recipe, without_statistics(state.start, list(widths)))
     # Last: it rounds the teachers' weights, and replaces modules of the student.
     if recipe.speed.kernels == "fast":
@@ -85,7 +85,7 @@ def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, Tra
             log.info(
                 "the first step compiles for this device, which can take half a minute; later runs find it done"
             )
-    job = Job(
+    context = RunContext(
         recipe=recipe,
         run=run,
         device=device,
@@ -102,10 +102,10 @@ def prepare(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[Job, Tra
     )
     log.info(
         "%d images, %d steps of %d (%.1f epochs); student %.1f M parameters, ladder %.1f M; teachers %s",
-        len(sources), job.num_steps, recipe.optim.batch_size, recipe.optim.epochs,
-        _millions(student.encoder), _millions(student.ladder), ", ".join(job.teacher_names),
+        len(sources), context.num_steps, recipe.optim.batch_size, recipe.optim.epochs,
+        _millions(student.encoder), _millions(student.ladder), ", ".join(context.teacher_names),
     )  # fmt: skip
-    return job, state
+    return context, state
 
 
 def epoch_steps(recipe: Recipe, num_images: int) -> int:
@@ -124,18 +124,18 @@ def micro_batch(recipe: Recipe, best: int | None = None) -> int:
     return min(recipe.speed.micro_batch or best or share, share)
 
 
-def resume(job: Job, state: TrainState) -> None:
-    """Brings `state` to the newest valid checkpoint, where there is one that belongs to this job."""
-    distributed.run_on_rank0(lambda: _check_space(job.run, state))
-    found = distributed.run_on_rank0(lambda: load_checkpoint(job.run.checkpoints, state, set_aside=True))
+def resume(context: RunContext, state: TrainState) -> None:
+    """Brings `state` to the newest valid checkpoint, where there is one that belongs to this run."""
+    distributed.run_on_rank0(lambda: _check_space(context.run, state))
+    found = distributed.run_on_rank0(lambda: load_checkpoint(context.run.checkpoints, state, set_aside=True))
     if found is None:
         return
     if (
         not distributed.is_main()
     ):  # the main process has set aside what is damaged; the newest one left is its own
-        load_checkpoint(job.run.checkpoints, state, set_aside=False)
-    _check_same(found, job.identity)
-    log.info("resuming at step %d of %d", state.step, job.num_steps)
+        load_checkpoint(context.run.checkpoints, state, set_aside=False)
+    _check_same(found, context.identity)
+    log.info("resuming at step %d of %d", state.step, context.num_steps)
 
 
 def _check_same(found: dict[str, Any], identity: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from unic.train.setup import Job
+from unic.train.build_run import RunContext
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +45,12 @@ class Alarm:
 class Alarms:
     """Says each alarm once until it is over, in the log and in RUN/alarms.jsonl; for the main process only."""
 
-    def __init__(self, job: Job, width: int):
+    def __init__(self, context: RunContext, width: int):
         """width: of the student's tokens. What an earlier part of the run saw is taken from its metrics."""
-        self._job, self._width = job, width
+        self._context, self._width = context, width
         self._highest: dict[str, float] = {}
         self._standing: set[tuple[str, str, str]] = set()
-        for line in job.run.read("metrics.jsonl"):
+        for line in context.run.read("metrics.jsonl"):
             if "fidelity/rank/cls" in line:
                 self._standing = {alarm.key for alarm in self._found(line["step"], line)}
 
@@ -62,24 +62,24 @@ class Alarms:
         for key, alarm in found.items():
             if key not in self._standing:
                 log.warning("step %d: %s", step, alarm.message)
-                self._job.run.append("alarms.jsonl", {"step": step, **asdict(alarm)})
+                self._context.run.append("alarms.jsonl", {"step": step, **asdict(alarm)})
         for kind, teacher, token in sorted(self._standing - found.keys()):
             log.info("step %d: over: %s", step, " ".join(filter(None, (kind, teacher, token))))
         self._standing = set(found)
 
     def _found(self, step: int, measured: Mapping[str, Any]) -> list[Alarm]:
-        cfg = self._job.recipe
+        cfg = self._context.recipe
         tokens = [name for name, learnt in (("cls", cfg.loss.cls), ("patches", cfg.loss.patches)) if learnt]
         ranks = {token: _number(measured, f"fidelity/rank/{token}") for token in tokens}
         found = []
-        if step > cfg.optim.warmup_epochs * self._job.steps_per_epoch:
-            num_images = min(cfg.log.fidelity_images, len(self._job.validation or self._job.sources))
+        if step > cfg.optim.warmup_epochs * self._context.steps_per_epoch:
+            num_images = min(cfg.log.fidelity_images, len(self._context.validation or self._context.sources))
             # N images spread in at most N - 1 directions; of patches there are more.
             found += collapses(ranks, self._highest, min(self._width, num_images - 1))
         for token, rank in ranks.items():
             self._highest[token] = max(self._highest.get(token, 0.0), rank or 0.0)
-        if step >= _BEHIND_FROM * self._job.num_steps:
-            found += behind(measured, tokens, self._job.teacher_names)
+        if step >= _BEHIND_FROM * self._context.num_steps:
+            found += behind(measured, tokens, self._context.teacher_names)
         return found
 
 

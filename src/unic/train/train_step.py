@@ -20,16 +20,16 @@ from unic.kernels.token_loss import TOKEN_LOSSES
 from unic.method.standardize import Moments
 from unic.method.step import Step, distill_step
 from unic.method.tokens import Batch
+from unic.train.build_run import RunContext
 from unic.train.checkpoint import TrainState
-from unic.train.metrics import num_kept, pack, readable, step_sums, unpack
-from unic.train.setup import Job
+from unic.train.monitor.metric_sums import num_kept, pack, readable, step_sums, unpack
 
 # As in torch's clipping of gradients.
 _EPS = 1e-6
 
 
 def forward_backward(
-    job: Job,
+    context: RunContext,
     state: TrainState,
     student: nn.Module,
     micro_batches: Sequence[Batch],
@@ -42,22 +42,22 @@ def forward_backward(
     steps: list[Step] = []
     for number, batch in enumerate(micro_batches):
         last = number == len(micro_batches) - 1
-        batch = photometric(job, batch)
+        batch = photometric(context, batch)
         with _gradients_shared(student, last):
-            with autocast(job):
+            with autocast(context):
                 step = distill_step(
                     student,
-                    job.teachers,
+                    context.teachers,
                     state.standardizers,
                     batch,
-                    job.recipe.loss,
-                    seed=job.recipe.seed,
+                    context.recipe.loss,
+                    seed=context.recipe.seed,
                     num_drop_paths=state.student.num_draws,
-                    token_loss=TOKEN_LOSSES[job.recipe.speed.kernels],
+                    token_loss=TOKEN_LOSSES[context.recipe.speed.kernels],
                 )
             step.loss_sum.backward()
         steps.append(step)
-    parts = [to_device(flags, job.device), torch.stack([step_sums(step) for step in steps]).sum(0)]
+    parts = [to_device(flags, context.device), torch.stack([step_sums(step) for step in steps]).sum(0)]
     moments = total([step.moments for step in steps])
     (flags, sums), moments = unpack(distributed.all_reduce_(pack(parts, moments)), parts, moments)
     return sums, moments, flags
@@ -101,14 +101,18 @@ def apply_update(
 
 @torch.no_grad()
 def measure_statistics(
-    job: Job, state: TrainState, micro_batches: Sequence[Batch], rate: float, teachers: Sequence[str]
+    context: RunContext,
+    state: TrainState,
+    micro_batches: Sequence[Batch],
+    rate: float,
+    teachers: Sequence[str],
 ) -> None:
     """Moves these teachers' statistics alone: before the first step, so that it sees standardised features."""
     parts = []
     for batch in micro_batches:
-        batch = photometric(job, batch)
-        with autocast(job):
-            features = job.teachers(batch)
+        batch = photometric(context, batch)
+        with autocast(context):
+            features = context.teachers(batch)
         parts.append({name: state.standardizers[name].moments(features[name]) for name in teachers})
     moments = total(parts)
     _, moments = unpack(distributed.all_reduce_(pack([], moments)), [], moments)
@@ -125,21 +129,23 @@ def what_is_not_finite(sums: Float[Tensor, " S"], grad_norm: float, teachers: Se
     return bad
 
 
-def photometric(job: Job, batch: Batch) -> Batch:
+def photometric(context: RunContext, batch: Batch) -> Batch:
     """The batch on its device, recoloured; outside of autocast, because pixels are worth full precision."""
-    at_once = job.recipe.speed.kernels == "fast"
-    return augment(batch, job.recipe.seed, job.recipe.data.views, job.device, at_once=at_once)
+    at_once = context.recipe.speed.kernels == "fast"
+    return augment(batch, context.recipe.seed, context.recipe.data.views, context.device, at_once=at_once)
 
 
-def autocast(job: Job) -> torch.autocast:
-    return torch.autocast(job.device.type, torch.bfloat16, enabled=job.recipe.speed.precision == "bf16")
+def autocast(context: RunContext) -> torch.autocast:
+    return torch.autocast(
+        context.device.type, torch.bfloat16, enabled=context.recipe.speed.precision == "bf16"
+    )
 
 
-def parallel_student(job: Job, student: nn.Module) -> nn.Module:
+def parallel_student(context: RunContext, student: nn.Module) -> nn.Module:
     """The student whose gradients are shared between processes; itself when there is one process."""
     if distributed.world_size() == 1:
         return student
-    all_used = job.recipe.loss.cls and job.recipe.loss.patches
+    all_used = context.recipe.loss.cls and context.recipe.loss.patches
     options: dict[str, Any] = {"gradient_as_bucket_view": True, "find_unused_parameters": not all_used}
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     older = "broadcast_buffers"

@@ -7,10 +7,10 @@ import torch
 
 from unic.core.errors import DataError, NonFiniteError
 from unic.train import loop
-from unic.train.outcome import Outcomes
+from unic.train.async_scalars import AsyncScalars
 
 
-class Late(Outcomes):
+class Late(AsyncScalars):
     """On a CPU, and yet one step behind."""
 
     def __init__(self, device: torch.device):
@@ -20,16 +20,16 @@ class Late(Outcomes):
 
 @pytest.fixture
 def late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "Outcomes", Late)
+    monkeypatch.setattr(loop, "AsyncScalars", Late)
 
 
-def send(outcomes: Outcomes, step: int) -> None:
+def send(outcomes: AsyncScalars, step: int) -> None:
     facts = torch.arange(6.0)
     outcomes.send(step, torch.tensor(step != 1), facts[2], facts[:2], facts[3:])
 
 
 def test_outcomes_arrive_in_order_with_what_was_sent():
-    outcomes = Outcomes(torch.device("cpu"))
+    outcomes = AsyncScalars(torch.device("cpu"))
     for step in range(3):
         send(outcomes, step)
     found = list(outcomes.arrived(all_of_them=False))
@@ -48,7 +48,7 @@ def test_behind_by_a_step_the_last_one_is_read_when_all_are_asked_for():
 
 def test_a_run_that_learns_late_ends_with_the_same_weights(short, run, state_of, tmp_path, monkeypatch):
     assert run(short, tmp_path / "plain")
-    monkeypatch.setattr(loop, "Outcomes", Late)
+    monkeypatch.setattr(loop, "AsyncScalars", Late)
     assert run(short, tmp_path / "late")
     plain, late = (state_of(tmp_path / name) for name in ("plain", "late"))
     assert plain.keys() == late.keys() and all(torch.equal(plain[name], late[name]) for name in plain)

@@ -16,14 +16,14 @@ from timm.layers import resample_abs_pos_embed
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.files import file_sha256, write_folder
 from unic.core.run_folder import RunDir
+from unic.kernels import choose
 from unic.kernels.gelu import FastGelu
 from unic.models.student import build_student
 from unic.students.loaded_student import read_run
-from unic.train import setup
+from unic.train.build_run import build_run
 from unic.train.checkpoint import TrainState
 from unic.train.loop import train
 from unic.train.recipe import Recipe
-from unic.train.setup import prepare
 
 CPU = torch.device("cpu")
 CONVNEXT, VIT = "timm:test_convnext?pretrained=0&image_size=32", "timm:test_vit?pretrained=0&image_size=32"
@@ -45,9 +45,9 @@ def test_a_run_made_ready_for_an_accelerator_begins_with_another_one_too(
         # Nothing is compiled before it is called.
         real(student, teachers, standardizers, torch.device("meta"), autocast)
 
-    real = setup.apply_fast_kernels
-    monkeypatch.setattr(setup, "apply_fast_kernels", apply_fast_kernels)
-    _, state = prepare(replace(recipe, start=str(first)), RunDir(tmp_path), CPU)
+    real = choose.apply_fast_kernels
+    monkeypatch.setattr("unic.train.build_run.apply_fast_kernels", apply_fast_kernels)
+    _, state = build_run(replace(recipe, start=str(first)), RunDir(tmp_path), CPU)
     assert state.start is not None and state.start.statistics
     assert any(isinstance(module, FastGelu) for module in state.student.encoder.modules())
 
@@ -77,7 +77,7 @@ def imported(first: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def begin(recipe: Recipe, tmp_path: Path, change) -> Callable[..., TrainState]:
     """The state at step 0 of a run with these fields."""
-    return lambda start, **changes: prepare(
+    return lambda start, **changes: build_run(
         change(recipe, {"start": str(start), **changes}), RunDir(tmp_path / "new"), CPU
     )[1]
 

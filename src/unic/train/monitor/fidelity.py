@@ -22,9 +22,9 @@ from unic.data.sources import Sources
 from unic.method.feature_metrics import effective_rank
 from unic.method.tokens import Batch, Pixels, Tokens
 from unic.models.student import Student
+from unic.train.build_run import RunContext
 from unic.train.checkpoint import TrainState
-from unic.train.setup import Job
-from unic.train.update import autocast
+from unic.train.train_step import autocast
 
 log = logging.getLogger(__name__)
 
@@ -45,17 +45,17 @@ _NEIGHBOURS, _TEMPERATURE = 20, 0.07
 class Fidelity:
     """Looks at a run's student every `log.fidelity_every` epochs and at the end; keeps what stays the same."""
 
-    def __init__(self, job: Job):
-        every = job.recipe.log.fidelity_every
-        self._job = job
-        self._every = max(1, round(every * job.steps_per_epoch)) if every else None
+    def __init__(self, context: RunContext):
+        every = context.recipe.log.fidelity_every
+        self._context = context
+        self._every = max(1, round(every * context.steps_per_epoch)) if every else None
         self._fixed: _Fixed | None = None
         self._kept: dict[int, dict[str, Tokens]] = {}
         self._bytes_kept = 0
         self._knn_of_teachers: dict[str, float] = {}
 
     def due(self, step: int) -> bool:
-        return self._every is not None and (step % self._every == 0 or step == self._job.num_steps)
+        return self._every is not None and (step % self._every == 0 or step == self._context.num_steps)
 
     def measure(self, state: TrainState) -> dict[str, float]:
         """Metrics by name, on the main process; nothing on the others, which have to call it too.
@@ -66,7 +66,7 @@ class Fidelity:
         "fidelity/knn", "fidelity/<teacher>/knn": accuracy of k-NN on CLS in %, where images lie in folders of classes.
         """
         started, first = time.monotonic(), self._fixed is None
-        fixed = self._fixed = self._fixed or distributed.run_on_all_ranks(lambda: _read(self._job))
+        fixed = self._fixed = self._fixed or distributed.run_on_all_ranks(lambda: _read(self._context))
         sums, rows = self._look(state, fixed, with_teachers=first and fixed.labels is not None)
         if not distributed.is_main():
             return {}
@@ -75,7 +75,7 @@ class Fidelity:
         if first:
             log.info(
                 "fidelity every %d steps, on %d %s; %.1f s the first time", self._every, int(seen.sum()),
-                "images of data.val_root" if self._job.validation else "training images (data.val_root is empty)",
+                "images of data.val_root" if self._context.validation else "training images (data.val_root is empty)",
                 time.monotonic() - started,
             )  # fmt: skip
         return record
@@ -88,10 +88,10 @@ class Fidelity:
 
         The rows (N, ...) are "seen", "cls" and "patches" of the student, and perhaps CLS of "teacher <name>".
         """
-        job, device, num_images = self._job, self._job.device, len(fixed.chosen)
+        context, device, num_images = self._context, self._context.device, len(fixed.chosen)
         sums = {
             f"{name}/{token}": torch.zeros(4 + width, dtype=torch.float64, device=device)
-            for name, widths in job.teachers.dims.items()
+            for name, widths in context.teachers.dims.items()
             for token, width in zip(("cls", "patches"), widths, strict=True)
         }
         dim, num_places = state.student.encoder.dim, fixed.places.shape[1]
@@ -103,12 +103,12 @@ class Fidelity:
         if with_teachers:
             rows |= {
                 f"teacher {name}": torch.zeros(num_images, widths.cls, device=device)
-                for name, widths in job.teachers.dims.items()
+                for name, widths in context.teachers.dims.items()
             }
         state.student.eval()
         for number, batch in enumerate(fixed.batches):
             batch = batch.to(device)
-            with autocast(job):
+            with autocast(context):
                 features = self._features(number, batch)
                 own, outputs = student_tokens(state.student, batch.images)
             places = fixed.places.to(device)[batch.index][:, :, None].expand(-1, -1, dim)
@@ -131,8 +131,8 @@ class Fidelity:
     def _features(self, number: int, batch: Batch) -> dict[str, Tokens]:
         """The teachers' features as they are before standardising, whose statistics move."""
         if number in self._kept:
-            return {name: _to(tokens, self._job.device) for name, tokens in self._kept[number].items()}
-        features = self._job.teachers(batch)
+            return {name: _to(tokens, self._context.device) for name, tokens in self._kept[number].items()}
+        features = self._context.teachers(batch)
         size = sum(x.nbytes for tokens in features.values() for x in (tokens.cls, tokens.patches))
         if self._bytes_kept + size <= _MAX_KEPT:
             self._bytes_kept += size
@@ -249,22 +249,24 @@ class _Fixed:
     batches: list[Batch]
 
 
-def _read(job: Job) -> _Fixed:
-    cfg = job.recipe
-    sources, roots = (job.validation, cfg.data.val_root) if job.validation else (job.sources, cfg.data.root)
+def _read(context: RunContext) -> _Fixed:
+    cfg = context.recipe
+    sources, roots = (
+        (context.validation, cfg.data.val_root) if context.validation else (context.sources, cfg.data.root)
+    )
     classes = folder_classes(sources, roots)
     chosen = choose_images(len(sources), classes, cfg.log.fidelity_images, cfg.seed)
     paths = sources.paths()
     batches = evaluation_batches(
         [paths[position] for position in chosen],
         cfg.data.views.image_size,
-        batch_size=job.micro_batch,
+        batch_size=context.micro_batch,
         rank=distributed.rank(),
         world=distributed.world_size(),
-        workers=job.workers,
+        workers=context.workers,
         on_bad="skip",
     )
-    num_patches = job.teachers.grid[0] * job.teachers.grid[1]
+    num_patches = context.teachers.grid[0] * context.teachers.grid[1]
     draws = rng.generator(cfg.seed, "fidelity patches").random((len(chosen), num_patches))
     labels = None if classes is None else np.unique(np.array(classes)[chosen], return_inverse=True)[1]
     return _Fixed(chosen, labels, torch.from_numpy(draws.argsort(1)[:, :_PATCHES_OF_AN_IMAGE]), list(batches))

@@ -13,8 +13,8 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """flags: as they were given to the step, summed over processes. sums: as `unic.train.metrics` has them."""
+class StepScalars:
+    """flags: as they were given to the step, summed over processes. sums: as in monitor/metric_sums.py."""
 
     step: int
     finite: bool
@@ -23,8 +23,8 @@ class Outcome:
     sums: Float[Tensor, " S"]
 
 
-class Outcomes:
-    """Outcomes of steps on their way to the host, the oldest first."""
+class AsyncScalars:
+    """AsyncScalars of steps on their way to the host, the oldest first."""
 
     def __init__(self, device: torch.device):
         self._device = device
@@ -48,11 +48,11 @@ class Outcomes:
         arrived.record()
         self._coming.append((step, len(flags), facts, arrived))
 
-    def arrived(self, *, all_of_them: bool) -> Iterator[Outcome]:
+    def arrived(self, *, all_of_them: bool) -> Iterator[StepScalars]:
         """Those that can be read without waiting for the step just sent, or all of them."""
         while len(self._coming) > (0 if all_of_them else self._lag):
             step, num_flags, facts, arrived = self._coming.popleft()
             if arrived is not None:
                 arrived.synchronize()
             finite, grad_norm, *flags = facts[: 2 + num_flags].tolist()
-            yield Outcome(step, bool(finite), grad_norm, flags, facts[2 + num_flags :])
+            yield StepScalars(step, bool(finite), grad_norm, flags, facts[2 + num_flags :])

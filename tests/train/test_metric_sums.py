@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from unic.method.losses import TokenLosses
 from unic.method.standardize import Moments
 from unic.method.step import Step
-from unic.train.metrics import num_kept, num_sums, pack, readable, step_sums, unpack, validation_sums
+from unic.train.monitor.metric_sums import (
+    num_kept,
+    num_sums,
+    pack,
+    readable,
+    step_sums,
+    unpack,
+    validation_sums,
+)
 
 # T = 2 teachers, B = 4 images.
 CLS = torch.tensor([[1.0, 2.0, 3.0, 4.0], [10.0, 20.0, 30.0, 40.0]])

@@ -24,7 +24,7 @@ import tyro
 
 import unic
 from unic.data.datasets import Roots
-from unic.evals import evaluate, options_type
+from unic.evals.api import evaluate, options_type
 from unic.evals.segmentation import SegmentationConfig
 from unic.students.load import load
 

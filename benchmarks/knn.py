@@ -24,8 +24,8 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
+from unic.evals.exact_knn import nearest
 from unic.evals.knn import KnnConfig, knn_predict
-from unic.evals.knn_nearest import nearest
 
 KS = (10, 20, 100, 200)
 TEMPERATURE = 0.07

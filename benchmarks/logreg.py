@@ -37,7 +37,7 @@ from unic.data.folders import read_image_folder
 from unic.evals.features import extract
 from unic.evals.linear import lbfgs
 from unic.evals.linear.classifier import LogregConfig, fit_classifier
-from unic.evals.linear.validation import split_trainval
+from unic.evals.linear.trainval_split import split_trainval
 from unic.evals.logreg import scikit_learn
 from unic.evals.logreg_fast import FAST
 

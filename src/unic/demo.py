@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from unic.compare import baselines, evaluate_encoders
 from unic.core.run_folder import RunDir
 from unic.data.datasets.digits import write_digits
-from unic.evals import EvalOptions
+from unic.evals.api import EvalOptions
+from unic.evals.evaluate_many import baselines, evaluate_encoders
 from unic.recipes import demo
 from unic.report.page import write_report
 from unic.report.plots import plot_losses

@@ -14,10 +14,11 @@ from timm.models.vision_transformer import VisionTransformer
 from unic.core.errors import ConfigError, DataError, WeightsError
 from unic.data.datasets import DATASETS, DatasetSpec, Roots
 from unic.data.dense.annotations import Depths
-from unic.evals import EVALUATIONS, EvalOptions, Result, evaluate, options_type
-from unic.evals.dense import learning, store
-from unic.evals.dense.seen import Seen
+from unic.evals.api import EVALUATIONS, EvalOptions, evaluate, options_type
+from unic.evals.dense import crop_feature_store, train_head
+from unic.evals.dense.frozen_backbone import FrozenBackbone
 from unic.evals.depth import DepthConfig
+from unic.evals.results import Result
 from unic.evals.segmentation import SegmentationConfig
 from unic.models.timm_encoder import TimmEncoder
 
@@ -120,8 +121,8 @@ def test_the_second_time_nothing_is_learned_and_the_numbers_are_the_same(
 ):
     caplog.set_level("INFO", "unic")
     first = run(encoder, "ade20k", ade, tmp_path / "cache", segmentation=SEGMENTATION)
-    monkeypatch.setattr(learning, "learn", None)
-    monkeypatch.setattr(store, "_compute", None)
+    monkeypatch.setattr(train_head, "train_head", None)
+    monkeypatch.setattr(crop_feature_store, "_compute", None)
     second = run(encoder, "ade20k", ade, tmp_path / "cache", segmentation=SEGMENTATION)
     assert numbers(first) == numbers(second)
     assert "head from the cache" in caplog.text
@@ -160,9 +161,9 @@ def test_fast_is_exact_where_no_crop_comes_twice_and_every_pixel_counts(encoder,
 
 def test_an_extraction_that_was_cut_short_goes_on_where_it_was(encoder, ade, tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO", "unic")
-    monkeypatch.setattr(store, "_BYTES_PER_SHARD", 4_000)
+    monkeypatch.setattr(crop_feature_store, "_BYTES_PER_SHARD", 4_000)
     whole = run(encoder, "ade20k", ade, tmp_path / "whole", segmentation=SEGMENTATION)
-    add, calls = store.OnDisk.add, []
+    add, calls = crop_feature_store.OnDisk.add, []
 
     def stopping(self, shard, rows):
         calls.append(shard)
@@ -170,10 +171,10 @@ def test_an_extraction_that_was_cut_short_goes_on_where_it_was(encoder, ade, tmp
             raise KeyboardInterrupt
         add(self, shard, rows)
 
-    monkeypatch.setattr(store.OnDisk, "add", stopping)
+    monkeypatch.setattr(crop_feature_store.OnDisk, "add", stopping)
     with pytest.raises(KeyboardInterrupt):
         run(encoder, "ade20k", ade, tmp_path / "cut", segmentation=SEGMENTATION)
-    monkeypatch.setattr(store.OnDisk, "add", add)
+    monkeypatch.setattr(crop_feature_store.OnDisk, "add", add)
     caplog.clear()
     again = run(encoder, "ade20k", ade, tmp_path / "cut", segmentation=SEGMENTATION)
     assert numbers(again) == numbers(whole)
@@ -229,7 +230,7 @@ def test_encoders_are_frozen_and_never_skip_a_block_whatever_their_mode(encoder)
     training = TimmEncoder(drop, name="tiny", image_size=32).train()
     images = torch.randint(0, 256, (2, 3, 40, 48), dtype=torch.uint8)
     first, second, plain = (
-        Seen(which, (-1,), True, CPU, "fp32")(images)[0] for which in (training, training, encoder)
+        FrozenBackbone(which, (-1,), True, CPU, "fp32")(images)[0] for which in (training, training, encoder)
     )
     assert torch.equal(first.patches, second.patches)
     torch.testing.assert_close(first.patches, plain.patches)
@@ -238,7 +239,7 @@ def test_encoders_are_frozen_and_never_skip_a_block_whatever_their_mode(encoder)
 
 
 def test_beyond_the_picture_there_is_zero_after_normalisation(encoder):
-    seen = Seen(encoder, (-1,), True, CPU, "fp32")
+    seen = FrozenBackbone(encoder, (-1,), True, CPU, "fp32")
     images = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
     pixels = encoder.normalize(images)
     pixels[:, :, 20:], pixels[:, :, :, 24:] = 0, 0
@@ -254,7 +255,7 @@ def test_without_a_cache_nothing_is_left_behind(encoder, ade, tmp_path, monkeypa
 
 
 def test_a_disk_without_room_is_known_before_anything_is_computed(encoder, ade, tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "_FREE_BYTES", 2**60)
+    monkeypatch.setattr(crop_feature_store, "_FREE_BYTES", 2**60)
     with pytest.raises(
         ConfigError, match=r"features of 18 crops take .* GB and .* has .* GB free; take fewer views"
     ):

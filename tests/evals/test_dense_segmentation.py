@@ -17,7 +17,7 @@ from unic.evals.dense.segmentation_head import (
     read_segmentation_head,
     sampled_pixel_loss,
 )
-from unic.evals.dense.windows import slide, windows
+from unic.evals.dense.sliding_window import slide, windows
 from unic.evals.segmentation import class_iou, segmentation_scores
 from unic.method.tokens import TokenMaps
 from unic.models.weights import read_weights

@@ -10,8 +10,9 @@ from PIL import Image
 from unic.core.errors import ConfigError, DataError
 from unic.core.plugins import import_plugin
 from unic.data.datasets import DATASETS
-from unic.evals import EVALUATIONS, EvalOptions, Result, evaluate, options_type
+from unic.evals.api import EVALUATIONS, EvalOptions, evaluate, options_type
 from unic.evals.knn import KnnConfig
+from unic.evals.results import Result
 
 RESULT = Result(
     model="dino",
@@ -27,7 +28,7 @@ RESULT = Result(
 
 PLUGIN_EVALUATION = """
 from dataclasses import dataclass
-from unic.evals import EVALUATIONS, Evaluation, own_settings
+from unic.evals.api import EVALUATIONS, Evaluation, own_settings
 
 @dataclass(frozen=True, kw_only=True)
 class NormConfig:

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from unic.core import distributed
 from unic.core.errors import DataError
 from unic.core.files import MANIFEST, TEMPORARY
-from unic.data import loader
+from unic.data import eval_loader
 from unic.data.folders import read_image_folder
 from unic.data.image_list import ImageList
 from unic.evals import feature_store
@@ -295,8 +295,8 @@ def test_together_each_encoder_gives_what_it_gives_alone_and_images_are_decoded_
     options = {"device": CPU, "workers": 0, "batch_size": 3, "tokens": ALL}
     alone = [extract(encoder, sizes, **options) for encoder in encoders]
     decoded = []
-    read_image = loader.read_image
-    monkeypatch.setattr(loader, "read_image", lambda path: decoded.append(path) or read_image(path))
+    read_image = eval_loader.read_image
+    monkeypatch.setattr(eval_loader, "read_image", lambda path: decoded.append(path) or read_image(path))
     found = extract_together(encoders, sizes, cache_root=tmp_path if cache else None, **options)
     assert decoded == list(sizes.paths)
     for one, other in zip(alone, found, strict=True):

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
 from unic.core.errors import ConfigError
-from unic.evals import EvalOptions, own_settings
+from unic.evals.api import EvalOptions, own_settings
+from unic.evals.exact_knn import GRID, nearest
 from unic.evals.knn import KnnConfig, _possible_ks, _ranking, knn_predict
-from unic.evals.knn_fast import Searched, nearest_fast
-from unic.evals.knn_nearest import GRID, nearest
+from unic.evals.knn_index import KnnIndex, nearest_fast
 
 T = 0.07
 
@@ -167,7 +167,7 @@ def test_the_fast_search_is_right_where_the_threshold_is_a_bad_guess(monkeypatch
     rows, queries = (torch.from_numpy(rng.normal(size=(n, 24)).astype(np.float32)) for n in (2000, 50))
     expected = nearest(queries, rows, 15, 500)
     for guess in (-5.0, 0.3, 0.9, 5.0):  # all rows are left, too many, too few, none
-        monkeypatch.setattr(Searched, "_guess", lambda self, factors, k, g=guess: torch.full((50,), g))
+        monkeypatch.setattr(KnnIndex, "_guess", lambda self, factors, k, g=guess: torch.full((50,), g))
         found = nearest_fast(queries, rows, 15, 500)
         assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
 
@@ -178,7 +178,7 @@ def test_no_row_above_the_threshold_is_ruled_out(kind):
     features = torch.from_numpy(FEATURES[kind](rng, 1640).astype(np.float32))
     queries, rows = features[::41], features
     unit = F.normalize(queries.double(), dim=1)
-    threshold, query, row = Searched.of(rows, 200)._left(unit, 100)
+    threshold, query, row = KnnIndex.of(rows, 200)._left(unit, 100)
     above = unit @ F.normalize(rows.double(), dim=1).T >= threshold[:, None]
     left = torch.zeros_like(above)
     left[query, row] = True
@@ -190,7 +190,7 @@ def test_the_fast_search_compares_few_rows_once_more():
     # Else it would be right but slow: every query left to the definition.
     rng = np.random.default_rng(13)
     rows, queries = (torch.from_numpy(clustered(rng, n, 64).astype(np.float32)) for n in (8000, 100))
-    _, query, _ = Searched.of(rows, 1000)._left(F.normalize(queries.double(), dim=1), 20)
+    _, query, _ = KnnIndex.of(rows, 1000)._left(F.normalize(queries.double(), dim=1), 20)
     counts = query.bincount(minlength=100)
     assert counts.min() >= 20 and counts.float().mean() < 8 * 20
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from unic.core.errors import ConfigError, DataError
-from unic.evals import EvalOptions, evaluate, options_type
+from unic.evals.api import EvalOptions, evaluate, options_type
 from unic.evals.linear.classifier import Classifier, LogregConfig, fit_classifier, protocol
 from unic.evals.logreg import EXACT, scikit_learn
 from unic.evals.logreg_fast import FAST

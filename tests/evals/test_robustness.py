@@ -10,7 +10,7 @@ from PIL import Image
 from unic.core.errors import DataError
 from unic.data.datasets import Roots
 from unic.data.datasets.wordnet_ids import class_subset, wnids
-from unic.evals import EvalOptions, evaluate
+from unic.evals.api import EvalOptions, evaluate
 
 OPTIONS = EvalOptions(workers=0, allow_count_mismatch=True)
 

@@ -21,8 +21,9 @@ from unic.data.datasets import DATASETS, DatasetSpec, Targets
 from unic.data.datasets.wordnet_ids import wnids
 from unic.data.folders import read_image_folder
 from unic.data.image_list import ImageList
-from unic.evals import EVALUATIONS, EvalOptions, Result, evaluate, options_type
+from unic.evals.api import EVALUATIONS, EvalOptions, evaluate, options_type
 from unic.evals.prompts import class_names
+from unic.evals.results import Result
 from unic.evals.zero_shot import ZeroShotConfig, choose_teacher, class_embeddings, zero_shot_scores
 from unic.method.standardize import Standardizer, StatisticsConfig
 from unic.method.tokens import Widths

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def evaluate(words: list[str]) -> int:
     """Measure encoders: unic evaluate ENCODER... --data-root DIR --evals knn logreg-fast | --suite transfer"""
-    from unic.compare import baselines, compute_features, evaluate_encoders
     from unic.core import distributed
     from unic.data.datasets import Roots
+    from unic.evals.evaluate_many import baselines, compute_features, evaluate_encoders
     from unic.report.tables import print_results
 
     options = parse(_evaluate_options(), words, "evaluate")
@@ -102,7 +102,7 @@ def _classes(part: "Part") -> str:
 def _evaluate_options() -> type:
     import tyro
 
-    from unic.evals import options_type
+    from unic.evals.api import options_type
     from unic.evals.suites import suite
 
     of_evaluations = options_type()

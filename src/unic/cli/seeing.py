@@ -46,7 +46,7 @@ def _named(references: Sequence[str]) -> dict[str, tuple[str, str | None, str]]:
 
     Finds names that do not exist before anything is loaded.
     """
-    from unic.compare import labels
+    from unic.evals.evaluate_many import labels
     from unic.students.load import check
 
     parts = {reference: _take_head(reference) for reference in references}

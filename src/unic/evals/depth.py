@@ -22,16 +22,17 @@ from unic.core.progress import with_progress
 from unic.data.decode import read_pixels
 from unic.data.dense import depth_views
 from unic.data.dense.annotations import Depths, read_depth, size_of
-from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
+from unic.evals.api import EVALUATIONS, EvalData, EvalOptions, Evaluation, own_settings
+from unic.evals.dense.crop_batches import CropSpec
 from unic.evals.dense.depth_head import DepthHead, layers_for, read_depth_head
 from unic.evals.dense.depth_loss import sig_loss
 from unic.evals.dense.depth_metrics import DepthMetrics
-from unic.evals.dense.learning import Schedule
-from unic.evals.dense.panels import in_colours_of_distance, panels_of, write_panel
-from unic.evals.dense.probe import DenseConfig, choices, learn_or_find
-from unic.evals.dense.schedules import cosine, one_cycle_momentum
-from unic.evals.dense.seen import Seen
-from unic.evals.dense.views import Cutting
+from unic.evals.dense.frozen_backbone import FrozenBackbone
+from unic.evals.dense.head_cache import DenseConfig, choices, train_or_load_head
+from unic.evals.dense.lr_schedules import cosine, one_cycle_momentum
+from unic.evals.dense.prediction_images import in_colours_of_distance, panels_of, write_panel
+from unic.evals.dense.train_head import Schedule
+from unic.evals.results import Result
 from unic.method.tokens import Encoder, TokenMaps
 from unic.models.encoder import ImageEncoder
 from unic.models.weights import read_weights
@@ -72,7 +73,7 @@ def run(encoder: Encoder, data: EvalData, options: EvalOptions) -> list[Result]:
     assert isinstance(encoder, ImageEncoder) and isinstance(depths, Depths), "`fits` and `task` say so"
     config: DepthConfig = own_settings(options, "depth")
     layers = layers_for(_depth_of(encoder), 1 if config.blocks == "last" else 4)
-    seen = Seen(encoder, layers, config.norm, data.device, options.precision)
+    seen = FrozenBackbone(encoder, layers, config.norm, data.device, options.precision)
     widths = [cls + shape[0] for cls, shape in seen.widths(config.crop)]
     if options.head is not None:
         state = read_weights(options.head)
@@ -99,7 +100,7 @@ def run(encoder: Encoder, data: EvalData, options: EvalOptions) -> list[Result]:
 
 
 def _learn(
-    head: DepthHead, seen: Seen, data: EvalData, config: DepthConfig, options: EvalOptions
+    head: DepthHead, seen: FrozenBackbone, data: EvalData, config: DepthConfig, options: EvalOptions
 ) -> Path | None:
     images, depths = data.train, data.splits.truth
     assert images is not None and isinstance(depths, Depths)
@@ -108,11 +109,11 @@ def _learn(
         return sig_loss(head(maps, truth.shape[-2:]), truth.float(), step=step)
 
     warmup = round(config.steps * _WARMUP_SHARE)
-    return learn_or_find(
+    return train_or_load_head(
         head,
         loss,
         seen=seen,
-        cutting=Cutting(
+        cutting=CropSpec(
             images=images,
             cut=partial(_cut, depths, config.crop),
             size=config.crop,
@@ -151,7 +152,7 @@ def _cut(
 
 
 def _test(
-    head: DepthHead, seen: Seen, data: EvalData, config: DepthConfig, folder: Path | None
+    head: DepthHead, seen: FrozenBackbone, data: EvalData, config: DepthConfig, folder: Path | None
 ) -> dict[str, float]:
     depths, images = data.splits.truth, data.test
     assert isinstance(depths, Depths) and images.maps is not None
@@ -180,7 +181,7 @@ def _test(
 
 @torch.no_grad()
 def depth_of(
-    image: UInt8[Tensor, "3 H W"], head: DepthHead, seen: Seen, config: DepthConfig
+    image: UInt8[Tensor, "3 H W"], head: DepthHead, seen: FrozenBackbone, config: DepthConfig
 ) -> Float[Tensor, "H W"]:
     """Metres for each pixel of the whole image, which is not resized; with `flip` the mean with its mirror image's."""
     both = [image, image.flip(-1)] if config.flip else [image]

@@ -13,8 +13,9 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from unic.core.errors import ConfigError
-from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
-from unic.evals.knn_fast import Searched
+from unic.evals.api import EVALUATIONS, EvalData, EvalOptions, Evaluation, own_settings
+from unic.evals.knn_index import KnnIndex
+from unic.evals.results import Result
 from unic.evals.splits import NUM_RANKED
 from unic.method.tokens import Encoder
 
@@ -93,7 +94,7 @@ def knn_predict(
     """
     assert max(ks) <= len(train), f"{max(ks)} neighbours of {len(train)} rows"
     ranked: dict[int, list[Tensor]] = {k: [] for k in ks}
-    searched = Searched.of(train, chunk)
+    searched = KnnIndex.of(train, chunk)
     for queries in test.split(chunk):
         sims_QK, index_QK = searched.nearest(queries, max(ks))
         # The row's largest similarity is taken off: a common factor, and exp cannot overflow.

@@ -14,10 +14,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
-from unic.evals.linear.classifier import LogregConfig, Method, Solution, Task, report
+from unic.evals.api import EVALUATIONS, EvalData, EvalOptions, Evaluation, own_settings
+from unic.evals.linear.classifier import LogregConfig, ProbeFit, ProbeProblem, Solver, report
+from unic.evals.linear.hyperparameter_search import Params, search
 from unic.evals.linear.sgd import fit_heads
-from unic.evals.linear.study import Params, search
+from unic.evals.results import Result
 from unic.method.tokens import Encoder
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def run(encoder: Encoder, data: EvalData, options: EvalOptions) -> list[Result]:
     return report(data, EXACT, config)
 
 
-def solve(task: Task) -> Solution:
+def solve(task: ProbeProblem) -> ProbeFit:
     """C by TPE on the held-out images, then all images with the best C; on the CPU."""
     features, labels = task.features.cpu(), task.labels.cpu()
     train, held_out = task.train.cpu(), task.held_out.cpu()
@@ -46,10 +47,10 @@ def solve(task: Task) -> Solution:
             yield task.held_out_accuracy(scores)
 
     best, value = search(C_SPACE, score, seed=task.seed, num_trials=task.num_trials, record=task.record)
-    return Solution(*scikit_learn(features, labels, task.num_classes, best["C"]), best, value)
+    return ProbeFit(*scikit_learn(features, labels, task.num_classes, best["C"]), best, value)
 
 
-def solve_large(task: Task) -> Solution:
+def solve_large(task: ProbeProblem) -> ProbeFit:
     """Learning rate and weight decay by TPE, one classifier at a time, then all images with the best."""
 
     def score(trials: Sequence[Params]) -> Iterator[float]:
@@ -84,7 +85,7 @@ def scikit_learn(
     return weight, bias
 
 
-def sgd_accuracies(task: Task, trials: Sequence[Params]) -> list[float]:
+def sgd_accuracies(task: ProbeProblem, trials: Sequence[Params]) -> list[float]:
     """Held-out accuracy of some trials, trained in one pass over the features."""
     heads = fit_heads(
         task.features[task.train],
@@ -104,7 +105,7 @@ def sgd_accuracies(task: Task, trials: Sequence[Params]) -> list[float]:
     ]
 
 
-def sgd_solution(task: Task, best: Params, value: float) -> Solution:
+def sgd_solution(task: ProbeProblem, best: Params, value: float) -> ProbeFit:
     heads = fit_heads(
         task.features,
         task.labels,
@@ -113,10 +114,10 @@ def sgd_solution(task: Task, best: Params, value: float) -> Solution:
         decays=[best["decay"]],
         seed=task.seed,
     )
-    return Solution(heads.weight[0], heads.bias[0], best, value)
+    return ProbeFit(heads.weight[0], heads.bias[0], best, value)
 
 
-EXACT = Method("logreg", "logreg-1", "logreg-sgd-1", solve, solve_large)
+EXACT = Solver("logreg", "logreg-1", "logreg-sgd-1", solve, solve_large)
 
 EVALUATIONS.add(
     "logreg",

@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
+from unic.evals.api import EVALUATIONS, EvalData, EvalOptions, Evaluation, own_settings
 from unic.evals.linear import lbfgs
-from unic.evals.linear.classifier import LogregConfig, Method, Solution, Task, report
-from unic.evals.linear.study import Params, search
+from unic.evals.linear.classifier import LogregConfig, ProbeFit, ProbeProblem, Solver, report
+from unic.evals.linear.hyperparameter_search import Params, search
 from unic.evals.logreg import C_SPACE, SGD_SPACE, sgd_accuracies, sgd_solution
+from unic.evals.results import Result
 from unic.method.tokens import Encoder
 
 AT_ONCE = 10
@@ -60,7 +61,7 @@ class SolutionPath:
         )
 
 
-def solve(task: Task) -> Solution:
+def solve(task: ProbeProblem) -> ProbeFit:
     """C by TPE on the held-out images, then all images with the best C, from the solution on a part of them."""
     axes = lbfgs.Axes.of(task.features)
     features = axes.to(task.features)
@@ -78,10 +79,10 @@ def solve(task: Task) -> Solution:
     per_row = best["C"] / 2 if task.num_classes == 2 else best["C"]
     start = path.near(best["C"])
     point = lbfgs.solve(features, task.labels, task.num_classes, per_row, start=start)
-    return Solution(*axes.back(point.weight, point.bias), best, value)
+    return ProbeFit(*axes.back(point.weight, point.bias), best, value)
 
 
-def solve_large(task: Task) -> Solution:
+def solve_large(task: ProbeProblem) -> ProbeFit:
     """Learning rate and weight decay by TPE, ten trials at a time, then all images with the best."""
 
     def score(trials: Sequence[Params]) -> list[float]:
@@ -98,7 +99,7 @@ def solve_large(task: Task) -> Solution:
     return sgd_solution(task, best, value)
 
 
-FAST = Method("logreg-fast", "logreg-fast-1", "logreg-fast-sgd-1", solve, solve_large)
+FAST = Solver("logreg-fast", "logreg-fast-1", "logreg-fast-sgd-1", solve, solve_large)
 
 EVALUATIONS.add(
     "logreg-fast",

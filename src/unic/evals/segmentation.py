@@ -25,20 +25,21 @@ from unic.core.progress import with_progress
 from unic.data.decode import read_pixels
 from unic.data.dense import segmentation_views
 from unic.data.dense.annotations import IGNORED, Masks, read_mask, size_of
-from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
-from unic.evals.dense.learning import Schedule
-from unic.evals.dense.panels import coloured, panels_of, write_panel
-from unic.evals.dense.probe import DenseConfig, choices, learn_or_find
-from unic.evals.dense.schedules import poly
-from unic.evals.dense.seen import Seen
+from unic.evals.api import EVALUATIONS, EvalData, EvalOptions, Evaluation, own_settings
+from unic.evals.dense.crop_batches import CropSpec
+from unic.evals.dense.frozen_backbone import FrozenBackbone
+from unic.evals.dense.head_cache import DenseConfig, choices, train_or_load_head
+from unic.evals.dense.lr_schedules import poly
+from unic.evals.dense.prediction_images import coloured, panels_of, write_panel
 from unic.evals.dense.segmentation_head import (
     SegmentationHead,
     pixel_loss,
     read_segmentation_head,
     sampled_pixel_loss,
 )
-from unic.evals.dense.views import Cutting
-from unic.evals.dense.windows import slide
+from unic.evals.dense.sliding_window import slide
+from unic.evals.dense.train_head import Schedule
+from unic.evals.results import Result
 from unic.method.tokens import Encoder, TokenMaps
 from unic.models.encoder import ImageEncoder
 from unic.models.weights import read_weights
@@ -91,7 +92,7 @@ def run(encoder: Encoder, data: EvalData, options: EvalOptions) -> list[Result]:
     )
     config: SegmentationConfig = own_settings(options, "segmentation")
     layers = (-4, -3, -2, -1) if config.blocks == "last4" else (-1,)
-    seen = Seen(encoder, layers, True, data.device, options.precision)
+    seen = FrozenBackbone(encoder, layers, True, data.device, options.precision)
     widths = [shape[0] for _, shape in seen.widths((config.size, config.size))]
     num_classes = len(data.splits.truth.classes)
     if options.head is not None:
@@ -134,7 +135,11 @@ def class_iou(confusion_KK: Int64[Tensor, "K K"]) -> Float64[Tensor, " K"]:
 
 
 def _learn(
-    head: SegmentationHead, seen: Seen, data: EvalData, config: SegmentationConfig, options: EvalOptions
+    head: SegmentationHead,
+    seen: FrozenBackbone,
+    data: EvalData,
+    config: SegmentationConfig,
+    options: EvalOptions,
 ) -> Path | None:
     images, masks = data.train, data.splits.truth
     assert images is not None and isinstance(masks, Masks)
@@ -153,11 +158,11 @@ def _learn(
         "truth": dataclasses.asdict(masks),
         "size": config.size,
     }
-    return learn_or_find(
+    return train_or_load_head(
         head,
         fast_loss if config.mode == "fast" else exact_loss,
         seen=seen,
-        cutting=Cutting(
+        cutting=CropSpec(
             images=images,
             cut=partial(_cut, masks, config.size),
             size=(config.size, config.size),
@@ -189,7 +194,11 @@ def _cut(
 
 
 def _test(
-    head: SegmentationHead, seen: Seen, data: EvalData, config: SegmentationConfig, folder: Path | None
+    head: SegmentationHead,
+    seen: FrozenBackbone,
+    data: EvalData,
+    config: SegmentationConfig,
+    folder: Path | None,
 ) -> Int64[Tensor, "K K"]:
     """The confusion of classes over all test images; writes the panels, and the IoU of each class beside them."""
     from torchmetrics.classification import MulticlassConfusionMatrix
@@ -221,7 +230,7 @@ def _test(
 
 @torch.no_grad()
 def segment(
-    image: UInt8[Tensor, "3 H W"], head: SegmentationHead, seen: Seen, config: SegmentationConfig
+    image: UInt8[Tensor, "3 H W"], head: SegmentationHead, seen: FrozenBackbone, config: SegmentationConfig
 ) -> Int64[Tensor, "H W"]:
     """The class of each pixel: sliding windows on the resized image, scores brought back to its own size.
 

@@ -24,9 +24,10 @@ from torch import Tensor
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.plugins import unknown
 from unic.core.progress import with_progress
-from unic.evals import EVALUATIONS, EvalData, EvalOptions, Evaluation, Result, own_settings
-from unic.evals.kept import keep, kept
+from unic.evals.api import EVALUATIONS, EvalData, EvalOptions, Evaluation, own_settings
+from unic.evals.artifact_cache import load_artifact, save_artifact
 from unic.evals.prompts import class_names, templates
+from unic.evals.results import Result
 from unic.method.tokens import Encoder
 from unic.teachers import parse_reference, short_name
 from unic.teachers.text_tower import TextTower, has_texts, load_text_tower
@@ -132,11 +133,11 @@ def class_embeddings(
         else None
     )
     what = "embeddings of texts are"
-    texts = kept(folder, what, partial(_made, num_names=len(words))) if folder else None
+    texts = load_artifact(folder, what, partial(_made, num_names=len(words))) if folder else None
     if texts is None:
         texts = _encode(tower, sentences, len(words), short_name(reference))
         if folder:
-            keep(folder, what, {"texts": texts}, facts)
+            save_artifact(folder, what, {"texts": texts}, facts)
     number = {word: i for i, word in enumerate(words)}
     return texts[[number[name] for name in names]]
 

@@ -19,9 +19,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unic.core.errors import ConfigError, DataError, WeightsError
-from unic.evals import EvalData, Result
-from unic.evals.kept import keep, kept
-from unic.evals.linear.validation import check_features, split_trainval
+from unic.evals.api import EvalData
+from unic.evals.artifact_cache import load_artifact, save_artifact
+from unic.evals.linear.trainval_split import check_features, split_trainval
+from unic.evals.results import Result
 from unic.evals.splits import ranking
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class LogregConfig:
 
 
 @dataclass(frozen=True)
-class Task:
+class ProbeProblem:
     """What a method gets: features in the form it expects, and labels that count without gaps.
 
     train, held_out: rows of the two parts of the features; together they are all rows, or all but those
@@ -79,7 +80,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Solution:
+class ProbeFit:
     """What a method gives: a classifier of the task's classes, and the settings it was found with."""
 
     weight: Float[Tensor, "K D"]
@@ -89,14 +90,14 @@ class Solution:
 
 
 @dataclass(frozen=True)
-class Method:
+class Solver:
     """A way to find a classifier. `protocol` and `protocol_large` change when its results do."""
 
     name: str
     protocol: str
     protocol_large: str
-    solve: Callable[[Task], Solution]
-    solve_large: Callable[[Task], Solution]
+    solve: Callable[[ProbeProblem], ProbeFit]
+    solve_large: Callable[[ProbeProblem], ProbeFit]
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def fit_classifier(
     labels: Int64[Tensor, " M"],
     num_classes: int,
     *,
-    method: Method,
+    method: Solver,
     config: LogregConfig,
     seed: int,
     cache: Path | None = None,
@@ -150,7 +151,7 @@ def fit_classifier(
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         folder = cache / "classifiers" / key
         shape = (num_classes, features.shape[1])
-        found = kept(folder / "fitted", "a kept classifier is", partial(_made, shape=shape))
+        found = load_artifact(folder / "fitted", "a kept classifier is", partial(_made, shape=shape))
         if found is not None:
             return found
     present, dense = labels.cpu().unique(return_inverse=True)
@@ -161,7 +162,7 @@ def fit_classifier(
             f"{len(train)} images to learn from and {len(held_out)} to choose settings by, of "
             f"{len(dense[train].unique())} classes: too few; compat_split leaves less than the default split"
         )
-    task = Task(
+    task = ProbeProblem(
         F.normalize(features, dim=1) if large else features,
         dense.to(features.device),
         len(present),
@@ -180,11 +181,11 @@ def fit_classifier(
     classifier = Classifier(weight, bias, large, solution.settings, solution.held_out)
     if folder is not None:
         facts = {"unit_length": large, "settings": solution.settings, "held_out": solution.held_out}
-        keep(folder / "fitted", "the classifier is", {"weight": weight, "bias": bias}, facts)
+        save_artifact(folder / "fitted", "the classifier is", {"weight": weight, "bias": bias}, facts)
     return classifier
 
 
-def protocol(method: Method, config: LogregConfig, num_images: int) -> str:
+def protocol(method: Solver, config: LogregConfig, num_images: int) -> str:
     """The method's version, and every setting that is not the protocol's own."""
     parts = [method.protocol_large if config.is_large(num_images) else method.protocol]
     if config.num_trials != LogregConfig.num_trials:
@@ -194,7 +195,7 @@ def protocol(method: Method, config: LogregConfig, num_images: int) -> str:
     return " ".join(parts)
 
 
-def report(data: EvalData, method: Method, config: LogregConfig) -> list[Result]:
+def report(data: EvalData, method: Solver, config: LogregConfig) -> list[Result]:
     """Top-1, top-5 and mean per-class accuracy on the test images, and for several seeds how they spread.
 
     Where only some classes count in the test set, also the top-1 among all classes.

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unic.core.errors import ConfigError, DataError
-from unic.evals.linear.validation import check_features, log_odds, split_trainval
+from unic.evals.linear.trainval_split import check_features, log_odds, split_trainval
 
 
 def counts(labels, *, seed=22, compat=False):

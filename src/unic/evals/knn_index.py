@@ -21,7 +21,7 @@ from jaxtyping import BFloat16, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from unic.core import rng
-from unic.evals.knn_nearest import GRID, exact_dtype, nearest, pack, unpack
+from unic.evals.exact_knn import GRID, exact_dtype, nearest, pack, unpack
 
 STRIDE = 16
 """One of so many rows is a sample for the threshold."""
@@ -35,14 +35,14 @@ _GROUP = 8  # the flags of so many rows are one integer
 def nearest_fast(
     queries: Float[Tensor, "Q D"], rows: Float[Tensor, "M D"], k: int, chunk: int
 ) -> tuple[Float[Tensor, "Q k"], Int64[Tensor, "Q k"]]:
-    """`nearest`'s answer; `Searched.of(rows, chunk)` can be kept for further queries."""
-    searched = Searched.of(rows, chunk)
+    """`nearest`'s answer; `KnnIndex.of(rows, chunk)` can be kept for further queries."""
+    searched = KnnIndex.of(rows, chunk)
     parts = [searched.nearest(part, k) for part in queries.split(chunk)]
     return torch.cat([sims for sims, _ in parts]), torch.cat([index for _, index in parts])
 
 
 @dataclass(frozen=True)
-class Searched:
+class KnnIndex:
     """Rows with what it takes to search them: a copy in bfloat16, and numbers for each row.
 
     factors: see `_row_factors`; rows are added at the end to make whole groups.
@@ -59,7 +59,7 @@ class Searched:
     chunk: int
 
     @classmethod
-    def of(cls, rows: Float[Tensor, "M D"], chunk: int) -> "Searched":
+    def of(cls, rows: Float[Tensor, "M D"], chunk: int) -> "KnnIndex":
         sample = _every(STRIDE, len(rows), rows.device)
         mean = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
         for part in sample.split(chunk):

@@ -22,7 +22,7 @@ _TENSORS = "tensors.safetensors"
 _FACTS = "facts.json"
 
 
-def keep(folder: Path, what: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+def save_artifact(folder: Path, what: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Writes a folder; what cannot be written is a warning, because a full disk does not make a result wrong.
 
     what: in words, for the warning.
@@ -39,7 +39,7 @@ def keep(folder: Path, what: str, tensors: Mapping[str, Tensor], facts: Mapping[
             log.warning("%s not kept for next time: %s", what, error)
 
 
-def kept(folder: Path, what: str, make: Callable[[dict[str, Tensor], Any], T]) -> T | None:
+def load_artifact(folder: Path, what: str, make: Callable[[dict[str, Tensor], Any], T]) -> T | None:
     """What `make` makes of kept tensors and facts; None when there are none, or damaged ones, which are removed.
 
     make: raises WeightsError, KeyError or TypeError for tensors and facts that are not what they should be.

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.files import file_sha256
 from unic.data.worker_processes import auto_workers
-from unic.evals import EvalOptions
-from unic.evals.dense.learning import Batch, Schedule, learn
-from unic.evals.dense.seen import Seen
-from unic.evals.dense.store import Bits, store_views
-from unic.evals.dense.views import Cutting, keys_of_step
-from unic.evals.kept import keep, kept
+from unic.evals.api import EvalOptions
+from unic.evals.artifact_cache import load_artifact, save_artifact
+from unic.evals.dense.crop_batches import CropSpec, keys_of_step
+from unic.evals.dense.crop_feature_store import Bits, store_crops
+from unic.evals.dense.frozen_backbone import FrozenBackbone
+from unic.evals.dense.train_head import Batch, Schedule, train_head
 from unic.method.tokens import TokenMaps
 from unic.models.weights import below
 
@@ -72,12 +72,12 @@ class DenseConfig:
 Loss = Callable[[list[TokenMaps], Shaped[Tensor, "B H W"], int], Float[Tensor, ""]]
 
 
-def learn_or_find(
+def train_or_load_head(
     head: nn.Module,
     loss: Loss,
     *,
-    seen: Seen,
-    cutting: Cutting,
+    seen: FrozenBackbone,
+    cutting: CropSpec,
     schedule: Schedule,
     config: DenseConfig,
     options: EvalOptions,
@@ -96,19 +96,19 @@ def learn_or_find(
         key = _key(seen, cutting, config, facts)
         folder = root / "heads" / key
         name = f"{what}: the head is"
-        if kept(folder, name, partial(_put_into, head)):
+        if load_artifact(folder, name, partial(_put_into, head)):
             log.info("%s: head from the cache, %s", what, folder)
             return folder
         source = _stored if config.mode == "fast" else _afresh
         workers = auto_workers() if options.workers is None else options.workers
         batches = source(seen, cutting, config, schedule.steps, workers, stored_truth, root)
-        learn(
+        train_head(
             head, batches, loss, schedule, what=what, notes=root / "heads" / f"{key}.part" if cache else None
         )
         if cache is None:
             return None
         tensors = {f"{PREFIX}{name}": tensor.detach().cpu() for name, tensor in head.state_dict().items()}
-        keep(folder, name, tensors, {**facts, "steps": schedule.steps, "encoder": seen.encoder.name})
+        save_artifact(folder, name, tensors, {**facts, "steps": schedule.steps, "encoder": seen.encoder.name})
         log.info("%s: the head is in %s", what, folder)
         return folder
 
@@ -134,7 +134,13 @@ def choices(
 
 
 def _afresh(
-    seen: Seen, cutting: Cutting, config: DenseConfig, steps: int, workers: int, _: torch.dtype, __: Path
+    seen: FrozenBackbone,
+    cutting: CropSpec,
+    config: DenseConfig,
+    steps: int,
+    workers: int,
+    _: torch.dtype,
+    __: Path,
 ) -> Callable[[int], Iterator[Batch]]:
     """Crops are made and encoded for every step."""
 
@@ -148,8 +154,8 @@ def _afresh(
 
 
 def _stored(
-    seen: Seen,
-    cutting: Cutting,
+    seen: FrozenBackbone,
+    cutting: CropSpec,
     config: DenseConfig,
     steps: int,
     workers: int,
@@ -157,7 +163,7 @@ def _stored(
     root: Path,
 ) -> Callable[[int], Iterator[Batch]]:
     """Features of a fixed number of crops are computed once, and read for every step."""
-    stored = store_views(
+    stored = store_crops(
         seen,
         cutting,
         num_views=config.views,
@@ -177,7 +183,7 @@ def _stored(
     return batches
 
 
-def _key(seen: Seen, cutting: Cutting, config: DenseConfig, facts: dict[str, Any]) -> str:
+def _key(seen: FrozenBackbone, cutting: CropSpec, config: DenseConfig, facts: dict[str, Any]) -> str:
     of_store = {"views": config.views, "bits": config.bits} if config.mode == "fast" else {}
     everything = {
         "seen": seen.facts([cutting.size]),

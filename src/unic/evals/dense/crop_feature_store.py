@@ -19,8 +19,8 @@ from torch import Tensor
 
 from unic.core.errors import ConfigError, DataError
 from unic.core.progress import with_progress
-from unic.evals.dense.seen import Seen
-from unic.evals.dense.views import Cutting
+from unic.evals.dense.crop_batches import CropSpec
+from unic.evals.dense.frozen_backbone import FrozenBackbone
 from unic.evals.feature_store import OnDisk, locked, shards_of
 from unic.method.tokens import TokenMaps
 
@@ -95,7 +95,7 @@ class Packing:
 
 
 @dataclass(frozen=True)
-class StoredViews:
+class StoredCrops:
     """All crops of all images: row = number * images + position; read by memory map."""
 
     rows: UInt8[Tensor, "V R"]
@@ -111,9 +111,9 @@ class StoredViews:
         return self.packing.unpack(self.rows[numbers], device)
 
 
-def store_views(
-    seen: Seen,
-    cutting: Cutting,
+def store_crops(
+    seen: FrozenBackbone,
+    cutting: CropSpec,
     *,
     num_views: int,
     bits: Bits,
@@ -121,7 +121,7 @@ def store_views(
     cache: Path,
     batch_size: int,
     workers: int,
-) -> StoredViews:
+) -> StoredCrops:
     """Features of crops 0 to `num_views` - 1 of every image: from the cache, or computed and kept there.
 
     An extraction that was cut short goes on where it was. Raises ConfigError where the disk has no room for them.
@@ -158,12 +158,12 @@ def store_views(
             ) from error
     else:
         log.info("%s: features of %d crops from the cache", what, num_rows)
-    return StoredViews(found, packing, num_images)
+    return StoredCrops(found, packing, num_images)
 
 
 def _compute(
-    seen: Seen,
-    cutting: Cutting,
+    seen: FrozenBackbone,
+    cutting: CropSpec,
     packing: Packing,
     place: OnDisk,
     shards: Sequence[range],

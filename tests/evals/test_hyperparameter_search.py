@@ -7,7 +7,7 @@ import math
 import optuna
 import pytest
 
-from unic.evals.linear.study import search
+from unic.evals.linear.hyperparameter_search import search
 
 SPACE = {"C": (1e-5, 1e6)}
 TWO = {"rate": (1e-1, 1e2), "decay": (1e-12, 1e-4)}

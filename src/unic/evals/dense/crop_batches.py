@@ -25,7 +25,7 @@ Key = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Views:
+class CropBatch:
     """pixels: filled up at the right and the bottom; `inside` says how much of it is picture (height, width).
 
     truth: of each pixel, in the type of the task.
@@ -37,7 +37,7 @@ class Views:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cutting:
+class CropSpec:
     """How crops are made of the images of a task.
 
     cut: (file of the image, file of its truth, randomness) -> a crop of at most `size`, and the truth of its pixels.
@@ -61,7 +61,7 @@ class Cutting:
         *,
         workers: int,
         pin_memory: bool,
-    ) -> Iterator[Views]:
+    ) -> Iterator[CropBatch]:
         """The crops of some steps or batches. Raises DataError, naming the file, for what cannot be read.
 
         keys_of: (number) -> the crops it is made of; sent to the processes that read.
@@ -80,7 +80,7 @@ class Cutting:
             if isinstance(found, DataError):
                 raise found
             pixels, inside, truth = (part.pin_memory() for part in found) if pin_memory else found
-            yield Views(pixels, inside, truth)
+            yield CropBatch(pixels, inside, truth)
 
 
 def keys_of_step(
@@ -105,7 +105,7 @@ def _order(num_images: int, seed: int, epoch: int) -> np.ndarray:
 
 
 class _Crops(Dataset):
-    def __init__(self, cutting: Cutting, keys_of: Callable[[int], Sequence[Key]]):
+    def __init__(self, cutting: CropSpec, keys_of: Callable[[int], Sequence[Key]]):
         self._cutting = cutting
         self._keys_of = keys_of
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from unic.compare import baselines, evaluate_encoders, labels, mean_log_odds
 from unic.core.errors import ConfigError, DataError
 from unic.data.datasets import DATASETS, Roots
 from unic.data.decode import read_image
-from unic.evals import EVALUATIONS, EvalOptions
+from unic.evals.api import EVALUATIONS, EvalOptions
+from unic.evals.evaluate_many import baselines, evaluate_encoders, labels, mean_log_odds
 from unic.evals.suites import SUITES, suite
 
 CPU = torch.device("cpu")
@@ -122,7 +122,7 @@ def test_an_image_is_decoded_once_for_all_encoders(
     one_by_one: bool, places: Roots, monkeypatch: pytest.MonkeyPatch
 ):
     counted = Counted()
-    monkeypatch.setattr("unic.data.loader.read_image", counted)
+    monkeypatch.setattr("unic.data.eval_loader.read_image", counted)
     other = "timm:resnet10t?pretrained=0&image_size=64"
     records = evaluate_encoders(
         [TINY, other], {"image_folder": ("knn",)}, places, OPTIONS, device=CPU, one_by_one=one_by_one

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from unic.core.errors import DataError, WeightsError
 from unic.core.files import remove_folder
 from unic.core.progress import with_progress
-from unic.evals.kept import keep, kept
+from unic.evals.artifact_cache import load_artifact, save_artifact
 from unic.method.tokens import TokenMaps
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Schedule:
     clip: float | None = None
 
 
-def learn(
+def train_head(
     head: nn.Module,
     batches: Callable[[int], Iterable[Batch]],
     loss: Callable[[list[TokenMaps], Shaped[Tensor, "B H W"], int], Float[Tensor, ""]],
@@ -102,7 +102,7 @@ def _note(head: nn.Module, optimizer: torch.optim.Optimizer, notes: Path, step: 
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"{_OPTIMIZER}{number}.{name}": tensor.cpu() for name, tensor in state.items()}
     earlier = list(_noted(notes))
-    keep(notes / f"step-{step:08}", "the state of learning is", tensors, {"step": step})
+    save_artifact(notes / f"step-{step:08}", "the state of learning is", tensors, {"step": step})
     for folder in earlier:
         remove_folder(folder)
 
@@ -110,7 +110,7 @@ def _note(head: nn.Module, optimizer: torch.optim.Optimizer, notes: Path, step: 
 def _take_up(head: nn.Module, optimizer: torch.optim.Optimizer, notes: Path) -> int:
     """Puts back the newest state that is whole; gives the number of steps done."""
     for folder in sorted(_noted(notes), reverse=True):
-        found = kept(folder, "the state of learning is", partial(_put_back, head, optimizer))
+        found = load_artifact(folder, "the state of learning is", partial(_put_back, head, optimizer))
         if found is not None:
             return found
     return 0

@@ -17,7 +17,7 @@ from unic.models.encoder import ImageEncoder
 
 
 @dataclass(frozen=True)
-class Seen:
+class FrozenBackbone:
     """Eval mode and inference mode: no drop path, no graph (both were on in the reference's evaluation).
 
     layers: positions of blocks; negative ones count from the end.

@@ -11,10 +11,10 @@ from torch import nn
 
 from unic.core.errors import DataError
 from unic.data.image_list import ImageList
-from unic.evals.dense import learning
-from unic.evals.dense.learning import Schedule, learn
-from unic.evals.dense.store import Packing
-from unic.evals.dense.views import Cutting, keys_of_step
+from unic.evals.dense import train_head as training
+from unic.evals.dense.crop_batches import CropSpec, keys_of_step
+from unic.evals.dense.crop_feature_store import Packing
+from unic.evals.dense.train_head import Schedule, train_head
 from unic.method.tokens import TokenMaps
 
 
@@ -81,7 +81,7 @@ class KilledError(Exception):
     pass
 
 
-def head_and_loss() -> tuple[nn.Module, learning.Callable]:
+def head_and_loss() -> tuple[nn.Module, training.Callable]:
     torch.manual_seed(0)
     head = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1))
 
@@ -95,9 +95,9 @@ SCHEDULE = Schedule(steps=30, rate=lambda step: 0.1 * (1 - step / 30), weight_de
 
 
 def test_learning_that_was_killed_ends_with_the_same_head_as_one_that_was_not(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(learning, "SECONDS_BETWEEN_NOTES", 0.0)
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_NOTES", 0.0)
     whole, loss = head_and_loss()
-    learn(whole, batches, loss, SCHEDULE, what="whole", notes=None)
+    train_head(whole, batches, loss, SCHEDULE, what="whole", notes=None)
     cut, loss = head_and_loss()
 
     def killed(start: int):
@@ -105,7 +105,7 @@ def test_learning_that_was_killed_ends_with_the_same_head_as_one_that_was_not(tm
         raise KilledError
 
     with pytest.raises(KilledError):
-        learn(cut, killed, loss, SCHEDULE, what="cut", notes=tmp_path / "notes")
+        train_head(cut, killed, loss, SCHEDULE, what="cut", notes=tmp_path / "notes")
     again, loss = head_and_loss()
     starts: list[int] = []
 
@@ -113,7 +113,7 @@ def test_learning_that_was_killed_ends_with_the_same_head_as_one_that_was_not(tm
         starts.append(start)
         return batches(start)
 
-    learn(again, recorded, loss, SCHEDULE, what="again", notes=tmp_path / "notes")
+    train_head(again, recorded, loss, SCHEDULE, what="again", notes=tmp_path / "notes")
     assert starts == [12]
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
@@ -121,10 +121,10 @@ def test_learning_that_was_killed_ends_with_the_same_head_as_one_that_was_not(tm
 
 
 def test_a_damaged_note_is_not_used(tmp_path: Path, monkeypatch, caplog):
-    monkeypatch.setattr(learning, "SECONDS_BETWEEN_NOTES", 0.0)
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_NOTES", 0.0)
     cut, loss = head_and_loss()
     with pytest.raises(KilledError):
-        learn(cut, lambda start: itertools.chain(itertools.islice(batches(start), 5), raising()), loss, SCHEDULE,
+        train_head(cut, lambda start: itertools.chain(itertools.islice(batches(start), 5), raising()), loss, SCHEDULE,
               what="cut", notes=tmp_path)  # fmt: skip
     (note,) = tmp_path.glob("step-*")
     file = note / "tensors.safetensors"
@@ -133,7 +133,7 @@ def test_a_damaged_note_is_not_used(tmp_path: Path, monkeypatch, caplog):
     file.write_bytes(content)
     again, loss = head_and_loss()
     starts: list[int] = []
-    learn(
+    train_head(
         again,
         lambda start: starts.append(start) or batches(start),
         loss,
@@ -154,7 +154,7 @@ def test_a_loss_that_is_not_finite_ends_learning_with_a_sentence():
     one_step = Schedule(steps=1, rate=lambda step: 0.1, weight_decay=0.0)
     nan = lambda maps, truth, step: head(maps[0].patches).sum() * float("nan")  # noqa: E731
     with pytest.raises(DataError, match="the loss is nan at step 0"):
-        learn(head, lambda start: batches(start, 1), nan, one_step, what="encoder  set", notes=None)
+        train_head(head, lambda start: batches(start, 1), nan, one_step, what="encoder  set", notes=None)
 
 
 def cut_block(image: str, truth: str, draws: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -164,9 +164,9 @@ def cut_block(image: str, truth: str, draws: np.random.Generator) -> tuple[torch
     return torch.full((3, height, 3), int(image), dtype=torch.uint8), torch.ones(height, 3, dtype=torch.uint8)
 
 
-def cutting(*names: str) -> Cutting:
+def cutting(*names: str) -> CropSpec:
     images = ImageList(names, maps=tuple(f"mask {name}" for name in names), name="set")
-    return Cutting(
+    return CropSpec(
         images=images, cut=cut_block, size=(4, 4), beyond=255, truth_dtype=torch.uint8, seed=0, facts={}
     )  # fmt: skip
 

@@ -14,10 +14,10 @@ import torch
 import tyro
 from torch.profiler import ProfilerActivity, profile
 
-from unic.bench.machine import commit, processor
-from unic.bench.step import PARTS, TrainingStep
 from unic.core.distributed import process_group
 from unic.recipes import RECIPES
+from unic.tools.bench.machine import commit, processor
+from unic.tools.bench.timed_step import PARTS, TrainingStep
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,9 +22,6 @@ import tyro
 from rich.console import Console
 from torch import Tensor
 
-from unic.bench import Choices, measure
-from unic.bench.machine import commit, processor
-from unic.bench.tables import print_measured
 from unic.core.environment import environment
 from unic.core.files import write_json
 from unic.kernels.ladder_cpu import fast_ladder
@@ -32,6 +29,9 @@ from unic.method.tokens import Tokens, Widths
 from unic.models.ladder import Ladder
 from unic.models.student import StudentConfig
 from unic.recipes import small_images, unic_vitb16
+from unic.tools.bench.machine import commit, processor
+from unic.tools.bench.measure import BenchOptions, measure
+from unic.tools.bench.print_bench import print_measured
 from unic.train.recipe import Recipe
 
 Name = Literal["base8", "base32", "small", "ladder"]
@@ -71,7 +71,7 @@ def main(options: Options) -> None:
             print(json.dumps(record[name], indent=2))
             continue
         recipe, batch = recipes[name]
-        choices = Choices(batch=batch, steps=options.steps, threads=options.threads)
+        choices = BenchOptions(batch=batch, steps=options.steps, threads=options.threads)
         record[name] = measure(recipe, choices, device=device)
         print_measured(record[name], Console())
         # What was measured is kept when a later setting is too large for the machine.

@@ -14,8 +14,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 RANKS = {
     "version": 0, "core": 0, "method": 1, "models": 2,
     "teachers": 3, "data": 3, "kernels": 3, "students": 4,
-    "train": 5, "evals": 5, "report": 5, "visualize": 5, "diagnosis": 5,
-    "recipes": 6, "check": 6, "bench": 6, "demo": 7, "cli": 8, "__init__": 8,
+    "train": 5, "evals": 5, "tools": 6,
+    "recipes": 6, "demo": 7, "cli": 8, "__init__": 8,
 }  # fmt: skip
 FORBIDDEN_CALLS = {
     "eval",

@@ -6,7 +6,7 @@ import pytest
 
 from unic.recipes import RECIPES, unic_vitl14, unic_vitl14_336
 from unic.teachers import short_name
-from unic.train.estimate import Estimate, describe, estimate
+from unic.tools.estimate import Estimate, describe, estimate
 
 
 @functools.cache

@@ -14,9 +14,9 @@ from unic.data.datasets.digits import write_digits
 from unic.evals.api import EvalOptions
 from unic.evals.evaluate_many import baselines, evaluate_encoders
 from unic.recipes import demo
-from unic.report.page import write_report
-from unic.report.plots import plot_losses
-from unic.report.tables import print_results, reported, to_markdown
+from unic.tools.report.loss_plots import plot_losses
+from unic.tools.report.page import write_report
+from unic.tools.report.results_table import print_results, reported, to_markdown
 from unic.train.loop import train
 
 

@@ -18,7 +18,6 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from unic.bench.step import TrainingStep
 from unic.core import compile_cache
 from unic.data.augment import photometric_parameters
 from unic.data.color_jitter.exact import color_jitter
@@ -36,6 +35,7 @@ from unic.method.tokens import Tokens, Widths
 from unic.models.ladder import LadderConfig, Mlp
 from unic.models.student import Student, StudentConfig, build_encoder, build_student
 from unic.recipes import debug
+from unic.tools.bench.timed_step import TrainingStep
 
 ACCELERATOR = torch.accelerator.current_accelerator(check_available=True)
 needs_accelerator = pytest.mark.skipif(ACCELERATOR is None, reason="needs an accelerator")

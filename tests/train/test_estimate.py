@@ -14,8 +14,8 @@ from unic.method.tokens import Tokens, Widths
 from unic.models.student import build_student
 from unic.teachers import TEACHERS
 from unic.teachers.fetch import WeightsFile
+from unic.tools.estimate import IMAGENET_1K, Estimate, describe, estimate
 from unic.train.build_run import build_run
-from unic.train.estimate import IMAGENET_1K, Estimate, describe, estimate
 from unic.train.loop import train
 from unic.train.recipe import Recipe, SpeedConfig
 

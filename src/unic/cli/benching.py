@@ -19,14 +19,14 @@ def bench(words: list[str]) -> int:
     """
     from rich.console import Console
 
-    from unic.bench import Choices, measure
-    from unic.bench.tables import print_measured
     from unic.core import distributed
     from unic.core.files import write_json
+    from unic.tools.bench.measure import BenchOptions, measure
+    from unic.tools.bench.print_bench import print_measured
 
     options = parse(_options(), words, "bench")
     recipe = _recipe(options.recipe)
-    choices = Choices(**{field.name: getattr(options, field.name) for field in fields(Choices)})
+    choices = BenchOptions(**{field.name: getattr(options, field.name) for field in fields(BenchOptions)})
     if options.out and not options.out.absolute().parent.is_dir():
         raise FileNotFoundError(f"{options.out.parent}: no such folder; make it, or give another --out")
     with process_group(options.device) as device:
@@ -58,10 +58,10 @@ def _recipe(name: str) -> "Recipe":
 
 
 def _options() -> type:
-    from unic.bench import Choices
+    from unic.tools.bench.measure import BenchOptions
 
     @dataclass(frozen=True, kw_only=True)
-    class Options(Choices, Common):
+    class Options(BenchOptions, Common):
         recipe: str = "unic_vitb16"
         """Name of a recipe, or the config.json of a run."""
         out: Path | None = None

@@ -115,7 +115,7 @@ def _fetch(words: list[str]) -> int:
 
 
 def _check(words: list[str]) -> int:
-    from unic.check import check_teacher
+    from unic.tools.doctor.smoke_test import check_teacher
 
     options = parse(_check_options(), words, "teachers check")
     if options.data is not None:
@@ -137,8 +137,8 @@ def _check(words: list[str]) -> int:
 
 
 def _diagnose(options: Any) -> int:
-    from unic.diagnosis.doctor import diagnose, make_folder, write_diagnosis
-    from unic.diagnosis.tables import print_diagnosis
+    from unic.tools.doctor.doctor import diagnose, make_folder, write_diagnosis
+    from unic.tools.doctor.print_diagnosis import print_diagnosis
 
     if options.images:
         raise ConfigError("--images and --data are two ways to give images; use one of them")

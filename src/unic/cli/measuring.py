@@ -18,7 +18,7 @@ def evaluate(words: list[str]) -> int:
     from unic.core import distributed
     from unic.data.datasets import Roots
     from unic.evals.evaluate_many import baselines, compute_features, evaluate_encoders
-    from unic.report.tables import print_results
+    from unic.tools.report.results_table import print_results
 
     options = parse(_evaluate_options(), words, "evaluate")
     chosen = {

@@ -9,7 +9,7 @@ from unic.cli.options import parse
 
 def report(words: list[str]) -> int:
     """Show runs and results on one page: unic report RUN_OR_RESULTS... --out DIR"""
-    from unic.report.page import write_report
+    from unic.tools.report.page import write_report
 
     options = parse(_options(), words, "report")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)

@@ -81,7 +81,7 @@ def _distill_options(defaults: "Recipe") -> type:
 def _estimate(recipe: "Recipe") -> str:
     from unic.data.sources import read_sources
     from unic.teachers.live_teachers import check_names
-    from unic.train.estimate import describe, estimate
+    from unic.tools.estimate import describe, estimate
 
     check_names(recipe.teachers)
     if recipe.start and not Path(recipe.start).expanduser().exists():

@@ -9,23 +9,23 @@ from unic.cli.options import Common, parse, process_group
 from unic.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from unic.visualize.looking import Shown
+    from unic.tools.visualize.extract import NamedEncoder
 
 
 def visualize(words: list[str]) -> int:
     """Draw what encoders see: unic visualize ENCODER... --images FILE_OR_FOLDER... --kinds pca similarity attention"""
     from unic.core import distributed
-    from unic.visualize import Choices
-    from unic.visualize import visualize as draw
-    from unic.visualize.photographs import photographs
-    from unic.visualize.similarity import read_patch
+    from unic.tools.visualize.inputs import read_photographs
+    from unic.tools.visualize.similarity import read_patch
+    from unic.tools.visualize.visualize import VisualizeOptions
+    from unic.tools.visualize.visualize import visualize as draw
 
     options = parse(_options(), words, "visualize")
     if not options.encoders:
         raise ConfigError(
             "no encoder to look through; name a teacher, a URI, a run folder, or RUN@TEACHER for a head"
         )
-    choices = Choices(
+    choices = VisualizeOptions(
         kinds=options.kinds, basis=options.basis, foreground=options.foreground, patch=read_patch(options.patch),
         image_size=options.image_size, heads=options.heads,
     )  # fmt: skip
@@ -33,7 +33,7 @@ def visualize(words: list[str]) -> int:
     with process_group(options.device) as device:
         if not distributed.is_main():
             return 0
-        pictures = photographs(options.images, options.max_images)
+        pictures = read_photographs(options.images, options.max_images)
         for path in draw(
             _shown(named), pictures, choices, options.out or _place(options.encoders), device=device
         ):
@@ -71,14 +71,14 @@ def _take_head(reference: str) -> tuple[str, str | None]:
     return reference, None
 
 
-def _shown(named: dict[str, tuple[str, str | None, str]]) -> "Iterator[Shown]":
+def _shown(named: dict[str, tuple[str, str | None, str]]) -> "Iterator[NamedEncoder]":
     from unic.students.load import load
     from unic.teachers import short_name
-    from unic.visualize.looking import Shown
+    from unic.tools.visualize.extract import NamedEncoder
 
     for base, head, name in named.values():
         is_student = Path(base).expanduser().exists()
-        yield Shown(load(base, head), name, head if is_student else short_name(base))
+        yield NamedEncoder(load(base, head), name, head if is_student else short_name(base))
 
 
 def _place(references: Sequence[str]) -> Path:
@@ -96,7 +96,7 @@ def _options() -> type:
         encoders: tyro.conf.Positional[tuple[str, ...]]
         """Teachers by name, URIs (timm:..., file:...), run folders; RUN@TEACHER for a student's head."""
         images: tuple[Path, ...] = ()
-        """Image files, and folders of images; two photographs of scikit-learn when none is named."""
+        """Image files, and folders of images; two read_photographs of scikit-learn when none is named."""
         max_images: int = 4
         """At most so many, at equal distances; a row each."""
         kinds: tuple[Literal["pca", "similarity", "attention"], ...] = ()

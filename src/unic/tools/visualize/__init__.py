@@ -1,0 +1,1 @@
+"""Pictures of what encoders see. Start at visualize.py."""

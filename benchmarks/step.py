@@ -26,8 +26,8 @@ from unic.core.environment import environment
 from unic.core.files import write_json
 from unic.kernels.ladder_cpu import fast_ladder
 from unic.method.tokens import Tokens, Widths
+from unic.models.config import StudentConfig
 from unic.models.ladder import Ladder
-from unic.models.student import StudentConfig
 from unic.recipes import small_images, unic_vitb16
 from unic.tools.bench.machine import commit, processor
 from unic.tools.bench.measure import BenchOptions, measure

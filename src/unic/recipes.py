@@ -4,11 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from unic.data.config import DataConfig, ViewConfig
-from unic.method.standardize import StatisticsConfig
-from unic.models.ladder import LadderConfig
-from unic.models.student import StudentConfig
-from unic.train.optim import OptimConfig
-from unic.train.recipe import LogConfig, Recipe, SpeedConfig
+from unic.method.config import StatisticsConfig
+from unic.models.config import LadderConfig, StudentConfig
+from unic.train.recipe import LogConfig, OptimConfig, Recipe, SpeedConfig
 
 
 def unic_vitb16() -> Recipe:

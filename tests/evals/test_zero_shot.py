@@ -25,10 +25,12 @@ from unic.evals.api import EVALUATIONS, EvalOptions, evaluate, options_type
 from unic.evals.prompts import class_names
 from unic.evals.results import Result
 from unic.evals.zero_shot import ZeroShotConfig, choose_teacher, class_embeddings, zero_shot_scores
-from unic.method.standardize import Standardizer, StatisticsConfig
+from unic.method.config import StatisticsConfig
+from unic.method.standardize import Standardizer
 from unic.method.tokens import Widths
-from unic.models.ladder import Ladder, LadderConfig
-from unic.models.student import StudentConfig, build_encoder
+from unic.models.config import LadderConfig, StudentConfig
+from unic.models.ladder import Ladder
+from unic.models.student import build_encoder
 from unic.students.loaded_student import LoadedStudent
 from unic.teachers import TEACHERS, TeacherSpec, load_teacher
 from unic.teachers.text_tower import TextTower, has_texts, load_text_tower

@@ -29,11 +29,13 @@ from unic.kernels.ladder_gpu import sums_of_mlps
 from unic.kernels.patch_embed import embed_by_product
 from unic.kernels.split_tokens import whole_blocks
 from unic.kernels.token_loss import fast_token_loss
-from unic.method.losses import LossConfig, token_loss
-from unic.method.standardize import Moments, Standardizer, StatisticsConfig
+from unic.method.config import LossConfig, StatisticsConfig
+from unic.method.losses import token_loss
+from unic.method.standardize import Moments, Standardizer
 from unic.method.tokens import Tokens, Widths
-from unic.models.ladder import LadderConfig, Mlp
-from unic.models.student import Student, StudentConfig, build_encoder, build_student
+from unic.models.config import LadderConfig, StudentConfig
+from unic.models.ladder import Mlp
+from unic.models.student import Student, build_encoder, build_student
 from unic.recipes import debug
 from unic.tools.bench.timed_step import TrainingStep
 

@@ -13,8 +13,8 @@ from unic.kernels.attention import unfuse_attention
 from unic.kernels.choose import images_at_once
 from unic.kernels.frozen_weights import cast_weights, prepack_weights
 from unic.method.tokens import Widths
-from unic.models.ladder import LadderConfig
-from unic.models.student import StudentConfig, build_student
+from unic.models.config import LadderConfig, StudentConfig
+from unic.models.student import build_student
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "test_vit4"])

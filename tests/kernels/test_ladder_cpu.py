@@ -7,7 +7,8 @@ from torch import Tensor
 
 from unic.kernels.ladder_cpu import fast_ladder
 from unic.method.tokens import Tokens, Widths
-from unic.models.ladder import Ladder, LadderConfig
+from unic.models.config import LadderConfig
+from unic.models.ladder import Ladder
 
 WIDTHS = {"a": Widths(24, 24), "b": Widths(20, 12)}
 IMAGES, PATCHES, DIM, BLOCKS = 5, 9, 16, 3

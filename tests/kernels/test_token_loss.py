@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unic.kernels.token_loss import fast_token_loss
-from unic.method.losses import LossConfig, token_loss
+from unic.method.config import LossConfig
+from unic.method.losses import token_loss
 
 
 def in_float64(output: Tensor, target: Tensor, cfg: LossConfig) -> Tensor:

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unic.core.errors import ConfigError
-from unic.method.losses import LossConfig, teacher_losses, token_loss
+from unic.method.config import LossConfig
+from unic.method.losses import teacher_losses, token_loss
 from unic.method.tokens import Tokens
 
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unic.core.errors import ConfigError
-from unic.method.standardize import Moments, Standardizer, StatisticsConfig
+from unic.method.config import StatisticsConfig
+from unic.method.standardize import Moments, Standardizer
 from unic.method.tokens import Tokens, Widths
 
 PUBLISHED = StatisticsConfig(warmup_batches=0, std_floor=0.0)

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from unic.core.rng import uniforms
-from unic.method.losses import LossConfig
-from unic.method.standardize import Standardizer, StatisticsConfig
+from unic.method.config import LossConfig, StatisticsConfig
+from unic.method.standardize import Standardizer
 from unic.method.step import distill_step, validation_losses
 from unic.method.tokens import Batch, Tokens, Widths
 

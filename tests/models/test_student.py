@@ -8,8 +8,9 @@ from torch import nn
 
 from unic.core.errors import ConfigError
 from unic.method.tokens import Tokens, Widths
-from unic.models.ladder import Ladder, LadderConfig
-from unic.models.student import Student, StudentConfig, build_student
+from unic.models.config import LadderConfig, StudentConfig
+from unic.models.ladder import Ladder
+from unic.models.student import Student, build_student
 
 TEACHERS = {"a": Widths(5, 5), "b": Widths(7, 3)}
 VIT = StudentConfig(model=None, image_size=16, width=8, depth=3, heads=2, patch_size=8, drop_path=0.0)

@@ -16,11 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unic.core.errors import ConfigError, DataError, WeightsError
-from unic.method.standardize import Standardizer, StatisticsConfig
+from unic.method.config import StatisticsConfig
+from unic.method.standardize import Standardizer
 from unic.method.tokens import Tokens, Widths
-from unic.models.ladder import LadderConfig
+from unic.models.config import LadderConfig, StudentConfig
 from unic.models.positions import Resampling, fit_positions
-from unic.models.student import StudentConfig, build_encoder, build_student, read_encoder
+from unic.models.student import build_encoder, build_student, read_encoder
 from unic.students.export import EXPORTS, export
 from unic.students.export.to_onnx import _HeadGraph
 from unic.students.load import read_student

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from unic.core.config import to_dict
 from unic.core.errors import ConfigError, WeightsError
-from unic.method.standardize import StatisticsConfig
+from unic.method.config import StatisticsConfig
 from unic.method.tokens import Tokens
+from unic.models.config import StudentConfig
 from unic.models.dinov2_format import dinov2_to_timm, student_config
-from unic.models.student import StudentConfig, build_encoder, write_encoder
+from unic.models.student import build_encoder, write_encoder
 from unic.students.foreign_formats import read_published
 from unic.students.load import load, read_student
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from unic.core.config import from_dict, to_dict
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.files import check_folder
-from unic.method.standardize import StatisticsConfig
-from unic.models.ladder import LadderConfig
-from unic.models.student import StudentConfig, build_encoder, read_encoder, write_encoder
+from unic.method.config import StatisticsConfig
+from unic.models.config import LadderConfig, StudentConfig
+from unic.models.student import build_encoder, read_encoder, write_encoder
 from unic.students import import_student as importing
 from unic.students.foreign_formats import read_published
 from unic.students.import_student import import_student

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from unic import recipes
-from unic.models.student import StudentConfig, build_encoder
+from unic.models.config import StudentConfig
+from unic.models.student import build_encoder
 from unic.students.export import EXPORTS, export
 from unic.students.export.licences import Restriction, hub_name, restriction, statement, strictest
 from unic.students.export.model_card import model_card

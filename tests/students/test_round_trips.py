@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 import unic
-from unic.models.student import StudentConfig, build_encoder
+from unic.models.config import StudentConfig
+from unic.models.student import build_encoder
 from unic.models.weights import read_file
 from unic.students.export import export
 from unic.students.import_student import import_student

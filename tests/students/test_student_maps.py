@@ -8,8 +8,9 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from unic.models.config import StudentConfig
 from unic.models.positions import Resampling, resample_positions
-from unic.models.student import StudentConfig, build_encoder, read_encoder, write_encoder
+from unic.models.student import build_encoder, read_encoder, write_encoder
 from unic.models.timm_encoder import TimmEncoder
 from unic.students.foreign_formats import read_published
 from unic.students.import_student import import_student

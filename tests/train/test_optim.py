@@ -8,9 +8,10 @@ import torch
 
 from unic.core.errors import ConfigError
 from unic.method.tokens import Widths
-from unic.models.ladder import LadderConfig
-from unic.models.student import StudentConfig, build_student
-from unic.train.optim import OptimConfig, build_optimizer, cosine, learning_rate
+from unic.models.config import LadderConfig, StudentConfig
+from unic.models.student import build_student
+from unic.train.optim import build_optimizer, cosine, learning_rate
+from unic.train.recipe import OptimConfig
 
 # 100 steps, 10 of them warm-up; peak 3e-4 * 512 / 256 = 6e-4.
 CFG = OptimConfig(batch_size=512, epochs=20.0, warmup_epochs=2.0, lr=3e-4, min_lr=1e-6)

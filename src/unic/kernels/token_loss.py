@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unic.core.compile_cache import compiled
-from unic.method.losses import LossConfig, TokenLoss, token_loss
+from unic.method.config import LossConfig
+from unic.method.losses import TokenLoss, token_loss
 
 # As in torch's cosine similarity.
 _EPS = 1e-8

@@ -11,34 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from unic.core.errors import ConfigError
+from unic.method.config import LossConfig
 from unic.method.tokens import Tokens
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    """The distillation loss. Source: UNIC, Sec. 3.3 and 3.4; weights as in the released arguments."""
-
-    cosine: float = 0.5
-    """Weight of 1 - cosine similarity."""
-    smooth_l1: float = 0.5
-    """Weight of the smooth L1 distance (beta 1)."""
-    cls: bool = True
-    """Whether CLS tokens are compared."""
-    patches: bool = True
-    """Whether patch tokens are compared."""
-    drop_prob: float = 0.5
-    """Probability of dropping a teacher for an image, its hardest teacher excepted; 0 switches dropping off."""
-
-    def __post_init__(self):
-        if self.cosine < 0 or self.smooth_l1 < 0 or self.cosine + self.smooth_l1 == 0:
-            raise ConfigError(
-                f"loss.cosine={self.cosine} and loss.smooth_l1={self.smooth_l1}: need one above 0, none below"
-            )
-        if not (self.cls or self.patches):
-            raise ConfigError("loss.cls and loss.patches are both off; nothing would be learnt")
-        if not 0 <= self.drop_prob < 1:
-            raise ConfigError(f"loss.drop_prob must be in [0, 1), got {self.drop_prob}")
 
 
 @dataclass(frozen=True)

@@ -5,38 +5,15 @@ Letters: B images, N patches, E width, M tokens of one type.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unic.core.errors import ConfigError
+from unic.method.config import StatisticsConfig
 from unic.method.tokens import Tokens, Widths
 
 EPS = 1e-6
-
-
-@dataclass(frozen=True, kw_only=True)
-class StatisticsConfig:
-    """Standardisation of teacher features. Source: UNIC, Sec. 3.3."""
-
-    kind: Literal["ema", "none"] = "ema"
-    rate_start: float = 1.0
-    """Rate of the moving average at step 0; it falls to rate_end along a cosine over all steps."""
-    rate_end: float = 0.001
-    warmup_batches: int = 8
-    """Batches that are measured before step 0. 0 is as published: step 0 then sees raw features."""
-    std_floor: float = 0.05
-    """Least std of a dimension, relative to the median std of the teacher's dimensions. 0 is as published."""
-
-    def __post_init__(self):
-        if not (0 <= self.rate_end <= 1 and 0 <= self.rate_start <= 1):
-            raise ConfigError(
-                f"statistics rates must be in [0, 1], got {self.rate_start} and {self.rate_end}"
-            )
-        if self.warmup_batches < 0 or self.std_floor < 0:
-            raise ConfigError("statistics.warmup_batches and statistics.std_floor must not be negative")
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unic.core.rng import uniforms
+from unic.method.config import LossConfig
 from unic.method.dropping import keep_teachers
-from unic.method.losses import LossConfig, TokenLoss, TokenLosses, teacher_losses, token_loss
+from unic.method.losses import TokenLoss, TokenLosses, teacher_losses, token_loss
 from unic.method.standardize import Moments, Standardizer
 from unic.method.tokens import Batch, TargetSource, Tokens
 

@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from unic.core.errors import ConfigError, WeightsError
+from unic.models.config import StudentConfig
 from unic.models.positions import Resampling
-from unic.models.student import StudentConfig
 from unic.models.weights import renamed
 
 log = logging.getLogger(__name__)

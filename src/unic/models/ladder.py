@@ -5,8 +5,7 @@ for training only; the encoder under it is what is released. Source: UNIC (ECCV 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -14,31 +13,8 @@ from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
 from unic.method.tokens import Tokens, Widths
+from unic.models.config import LadderConfig
 from unic.models.weights import load_strictly
-
-
-@dataclass(frozen=True, kw_only=True)
-class LadderConfig:
-    """Which blocks the projectors read, and how wide they are."""
-
-    projector: Literal["ladder", "mlp", "linear"] = "ladder"
-    """ladder: an MLP on every block, summed; mlp: one MLP on the last block; linear: one matrix on the last block."""
-    blocks: tuple[int, ...] | None = None
-    """Blocks the ladder reads, from 0; negative ones count from the end. None: all of them."""
-    hidden: int = 768
-    """Hidden width of the MLPs below the last block."""
-    last_hidden: int = 3072
-    """Hidden width of the MLP on the last block."""
-
-    def __post_init__(self):
-        if self.hidden < 1 or self.last_hidden < 1:
-            raise ConfigError(f"ladder widths must be positive, got {self.hidden} and {self.last_hidden}")
-        if self.blocks is not None and self.projector != "ladder":
-            raise ConfigError(
-                f"ladder.blocks has no effect on projector={self.projector!r}, which reads the last block"
-            )
-        if self.blocks == ():
-            raise ConfigError("ladder.blocks is empty; name at least one block, or None for all")
 
 
 class Ladder(nn.Module):

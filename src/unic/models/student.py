@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from unic.core.config import from_dict, to_dict
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.rng import seeded_torch
 from unic.method.tokens import Pixels, Tokens, Widths
+from unic.models.config import LadderConfig, StudentConfig
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD
-from unic.models.ladder import Ladder, LadderConfig
+from unic.models.ladder import Ladder
 from unic.models.positions import Resampling, fit_positions, positions_of
 from unic.models.timm_encoder import TimmEncoder, create_timm
 from unic.models.weights import load_strictly, read_metadata, read_weights, write_weights
@@ -26,52 +26,6 @@ from unic.models.weights import load_strictly, read_metadata, read_weights, writ
 # The released file of a run, and the note in its header that says which architecture it is.
 ENCODER_FILE = "encoder.safetensors"
 _NOTE = "unic.student"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudentConfig:
-    """A timm ViT by name, or by its dimensions with model=None."""
-
-    model: str | None = "vit_base_patch16_224"
-    """Name of a timm ViT with a class token; None: build one from width, depth, heads, patch_size, registers."""
-    image_size: int = 224
-    """Pixels a side."""
-    width: int | None = None
-    depth: int | None = None
-    heads: int | None = None
-    patch_size: int | None = None
-    registers: int | None = None
-    """Register tokens; None: none."""
-    drop_path: float = 0.1
-    """Probability of skipping a residual branch of the last block, rising linearly from 0 at the first."""
-
-    def __post_init__(self):
-        dimensions = ("width", "depth", "heads", "patch_size")
-        given = [name for name in (*dimensions, "registers") if getattr(self, name) is not None]
-        if self.model is not None and given:
-            raise ConfigError(
-                f"student.{given[0]} has no effect beside student.model={self.model!r}; pass --student.model None to "
-                f"build the ViT from its dimensions, or for the named one "
-                + " ".join(f"--student.{name.replace('_', '-')} None" for name in given)
-            )
-        missing = [name for name in dimensions if getattr(self, name) is None]
-        if self.model is None and missing:
-            raise ConfigError(f"student.{missing[0]} is missing; a ViT needs {', '.join(dimensions)}")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            least = 0 if field.name == "registers" else 1
-            if isinstance(value, int) and value < least:
-                raise ConfigError(f"student.{field.name} must be at least {least}, got {value}")
-        if self.width is not None and self.heads is not None and self.width % self.heads:
-            raise ConfigError(f"student.width {self.width} is not a multiple of student.heads {self.heads}")
-        if self.patch_size is not None and self.image_size % self.patch_size:
-            size, p = self.image_size, self.patch_size
-            raise ConfigError(
-                f"student.image_size {size} is not a multiple of student.patch_size {p}; "
-                f"nearest: {max(size // p, 1) * p} or {(size // p + 1) * p}"
-            )
-        if not 0 <= self.drop_path < 1:
-            raise ConfigError(f"student.drop_path must be in [0, 1), got {self.drop_path}")
 
 
 class Student(nn.Module):

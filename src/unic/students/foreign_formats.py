@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from unic.core.config import from_dict, read_json
 from unic.core.errors import ConfigError, WeightsError
-from unic.method.standardize import Standardizer, StatisticsConfig
+from unic.method.config import StatisticsConfig
+from unic.method.standardize import Standardizer
+from unic.models.config import LadderConfig, StudentConfig
 from unic.models.dinov2_format import dinov2_to_timm, resampling, student_config
-from unic.models.ladder import Ladder, LadderConfig
+from unic.models.ladder import Ladder
 from unic.models.positions import positions_of
-from unic.models.student import ENCODER_FILE, StudentConfig, build_encoder, read_note
+from unic.models.student import ENCODER_FILE, build_encoder, read_note
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import below, load_strictly, read_file, state_dict
 from unic.students.heads import HEADS_FILE, read_heads

@@ -8,8 +8,8 @@ from torch import nn
 
 from unic.core.config import from_dict, to_dict
 from unic.core.errors import WeightsError
-from unic.method.standardize import StatisticsConfig
-from unic.models.ladder import LadderConfig
+from unic.method.config import StatisticsConfig
+from unic.models.config import LadderConfig
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import read_metadata, read_weights, write_weights
 from unic.students.loaded_student import LoadedStudent, ladder_of, standardizers_of

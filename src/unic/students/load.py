@@ -5,8 +5,9 @@ from pathlib import Path
 
 from unic.core.config import from_dict
 from unic.core.errors import ConfigError
+from unic.models.config import StudentConfig
 from unic.models.encoder import ImageEncoder
-from unic.models.student import ENCODER_FILE, StudentConfig, build_encoder
+from unic.models.student import ENCODER_FILE, build_encoder
 from unic.models.timm_encoder import TimmEncoder
 from unic.students.foreign_formats import read_published
 from unic.students.loaded_student import LoadedStudent, read_config, read_run

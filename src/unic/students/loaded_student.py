@@ -13,14 +13,16 @@ from unic.core.config import from_dict, read_json
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.files import newest_valid
 from unic.core.plugins import unknown
-from unic.method.standardize import Standardizer, StatisticsConfig
+from unic.method.config import StatisticsConfig
+from unic.method.standardize import Standardizer
 from unic.method.tokens import Tokens, Widths
+from unic.models.config import LadderConfig, StudentConfig
 from unic.models.dense_utils import sharing_weights
 from unic.models.dinov2_format import resampling
 from unic.models.encoder import ImageEncoder
-from unic.models.ladder import Ladder, LadderConfig, read_ladder
+from unic.models.ladder import Ladder, read_ladder
 from unic.models.positions import positions_of
-from unic.models.student import StudentConfig, build_encoder
+from unic.models.student import build_encoder
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import below, load_strictly
 from unic.teachers import short_name

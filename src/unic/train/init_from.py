@@ -16,9 +16,10 @@ from unic.core.errors import ConfigError, WeightsError
 from unic.core.files import MANIFEST, file_sha256, newest_valid
 from unic.method.standardize import Standardizer
 from unic.method.tokens import Widths
+from unic.models.config import StudentConfig
 from unic.models.ladder import Ladder
 from unic.models.positions import Resampling, fit_positions
-from unic.models.student import Student, StudentConfig, build_encoder, read_encoder
+from unic.models.student import Student, build_encoder, read_encoder
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import below, load_strictly
 

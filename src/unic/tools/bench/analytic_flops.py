@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from unic.models.config import LadderConfig
 from unic.models.encoder import ImageEncoder
-from unic.models.ladder import Ladder, LadderConfig
+from unic.models.ladder import Ladder
 from unic.models.student import build_student
 from unic.teachers import outline_teacher, short_name
 from unic.train.recipe import Recipe

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unic.method.config import LossConfig, StatisticsConfig
 from unic.method.feature_metrics import (
     dead_share,
     effective_rank,
@@ -17,8 +18,8 @@ from unic.method.feature_metrics import (
     neighbour_agreement,
     outlier_share,
 )
-from unic.method.losses import LossConfig, token_loss
-from unic.method.standardize import Standardizer, StatisticsConfig
+from unic.method.losses import token_loss
+from unic.method.standardize import Standardizer
 from unic.method.tokens import Tokens, Widths
 from unic.tools.doctor.features import TeacherFeatures
 from unic.tools.doctor.sample_images import spread

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from unic.method.standardize import Standardizer, StatisticsConfig
+from unic.method.config import StatisticsConfig
+from unic.method.standardize import Standardizer
 from unic.method.tokens import Tokens, Widths
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
 from unic.models.student import ENCODER_FILE, read_note

@@ -95,7 +95,7 @@ def measured(paths: Sequence[str], options: Options) -> dict[str, float]:
     ways: dict[str, Callable[[int], None]] = {
         f"torchvision {form}": one_by_one(paths, transform) for form, transform in transforms(cfg).items()
     }
-    for pixels in ("plain", "fast", "shrunk"):
+    for pixels in ("exact", "fast", "shrunk"):
         ways[f"ours {pixels}"] = batched(paths, replace(cfg, pixels=pixels), colours=True)
         ways[f"ours {pixels}, device"] = batched(paths, replace(cfg, pixels=pixels), colours=False)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -139,7 +139,7 @@ def one_by_one(paths: Sequence[str], transform: Callable[[Image.Image], Tensor])
 
 
 def batched(paths: Sequence[str], cfg: ViewConfig, *, colours: bool) -> Callable[[int], None]:
-    change = color_jitter if cfg.pixels == "plain" else color_jitter_cpu
+    change = color_jitter if cfg.pixels == "exact" else color_jitter_cpu
     index = torch.arange(len(paths))
 
     def way(repeat: int) -> None:
@@ -149,7 +149,7 @@ def batched(paths: Sequence[str], cfg: ViewConfig, *, colours: bool) -> Callable
             path = paths[number]
             images[number] = (
                 random_resized_crop(read_image(path), row, cfg)
-                if cfg.pixels == "plain"
+                if cfg.pixels == "exact"
                 else read_view(path, row, cfg)
             )
         if colours:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from unic.core.config import differences, from_dict, read_json, to_dict
 from unic.core.errors import ConfigError
-from unic.recipes import RECIPES
+from unic.recipes import RECIPES, debug
 from unic.train.recipe import Recipe
 
 
@@ -184,3 +184,11 @@ def test_every_dataclass_of_a_recipe_is_frozen_and_takes_keywords_only():
                 visit(typing.cast(type, field))
 
     visit(Recipe)
+
+
+def test_values_of_an_earlier_version_are_read_as_they_are_spelled_now():
+    stored = to_dict(debug())
+    assert stored["speed"]["kernels"] == "fast" and stored["data"]["views"]["pixels"] == "exact"
+    stored["speed"]["kernels"] = stored["data"]["views"]["pixels"] = "plain"
+    recipe = from_dict(Recipe, stored)
+    assert recipe.speed.kernels == "exact" and recipe.data.views.pixels == "exact"

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from unic.data.augment import augment, photometric_parameters
+from unic.data.augment import augment, choose_color_jitter, photometric_parameters
+from unic.data.color_jitter.cpu import color_jitter_cpu
 from unic.data.color_jitter.exact import (
     adjust_brightness,
     adjust_contrast,
@@ -15,8 +16,11 @@ from unic.data.color_jitter.exact import (
     color_jitter,
     solarize,
 )
+from unic.data.color_jitter.gpu import color_jitter_gpu
 from unic.data.config import ViewConfig
 from unic.method.tokens import Batch
+
+CPU = torch.device("cpu")
 
 LEVEL = 1 / 255
 
@@ -62,7 +66,7 @@ def test_the_whole_chain_is_torchvisions_with_the_same_numbers():
     batch, cfg = many(64), ViewConfig(image_size=20)
     drawn = photometric_parameters(batch.view, batch.index, 5, cfg)
     operations = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
-    got = augment(batch, 5, cfg)
+    got = augment(batch, 5, cfg, CPU)
     for i, image in enumerate(batch.images):
         x = image.float() / 255
         if drawn.jitters[i]:
@@ -82,9 +86,9 @@ def test_the_whole_chain_is_torchvisions_with_the_same_numbers():
 
 def test_an_image_is_recoloured_the_same_in_any_company():
     batch, cfg = many(40), ViewConfig(image_size=20)
-    together = augment(batch, 0, cfg).images
+    together = augment(batch, 0, cfg, CPU).images
     for rows in ([3], [39, 0], list(range(10, 30))):
-        alone = augment(Batch(batch.images[rows], batch.index[rows], batch.view[rows]), 0, cfg).images
+        alone = augment(Batch(batch.images[rows], batch.index[rows], batch.view[rows]), 0, cfg, CPU).images
         # One grey level: convolutions of another number of images may sum in another order.
         assert (alone.int() - together[rows].int()).abs().max() <= 1
 
@@ -113,13 +117,13 @@ def test_factors_probabilities_and_orders_have_their_distributions():
 def test_nothing_happens_when_every_probability_is_zero():
     batch = many(6)
     cfg = ViewConfig(image_size=20, jitter_prob=0.0, grayscale_prob=0.0, blur_prob=0.0, solarize_prob=0.0)
-    assert torch.equal(augment(batch, 0, cfg).images, batch.images)
+    assert torch.equal(augment(batch, 0, cfg, CPU).images, batch.images)
 
 
 def test_the_batch_it_was_given_stays_as_it_was():
     batch = many(20)
     before = batch.images.clone()
-    augment(batch, 0, ViewConfig(image_size=20))
+    augment(batch, 0, ViewConfig(image_size=20), CPU)
     assert torch.equal(batch.images, before)
 
 
@@ -138,3 +142,18 @@ def test_a_device_recolours_as_the_cpu_does_and_is_never_waited_for():
     difference = (got.cpu().int() - color_jitter(batch.images, drawn, cfg).int()).abs()
     # Solarize amplifies nothing at 0.5, so one rounding step is all two devices may differ by.
     assert difference.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("pixels", "device", "kernels", "wanted"),
+    [
+        ("exact", "cpu", "fast", color_jitter),
+        ("fast", "cpu", "exact", color_jitter_cpu),
+        ("shrunk", "cpu", "fast", color_jitter_cpu),
+        ("exact", "cuda", "fast", color_jitter_gpu),
+        ("fast", "cuda", "exact", color_jitter),
+    ],
+)
+def test_which_form_changes_the_colours(pixels, device, kernels, wanted):
+    cfg = ViewConfig(pixels=pixels)
+    assert choose_color_jitter(cfg, torch.device(device), kernels) is wanted

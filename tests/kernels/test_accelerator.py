@@ -23,11 +23,11 @@ from unic.data.augment import photometric_parameters
 from unic.data.color_jitter.exact import color_jitter
 from unic.data.color_jitter.gpu import color_jitter_gpu
 from unic.data.config import ViewConfig
-from unic.kernels.choose import compile_encoders
+from unic.kernels.choose import choose_kernels, compile_vits
 from unic.kernels.gelu import FastGelu, fast_gelu, replace_gelu
 from unic.kernels.ladder_gpu import sums_of_mlps
-from unic.kernels.patch_embed import embed_by_product
-from unic.kernels.split_tokens import whole_blocks
+from unic.kernels.patch_embed import replace_patch_embed
+from unic.kernels.split_tokens import split_block_outputs
 from unic.kernels.token_loss import fast_token_loss
 from unic.method.config import LossConfig, StatisticsConfig
 from unic.method.losses import token_loss
@@ -35,9 +35,9 @@ from unic.method.standardize import Moments, Standardizer
 from unic.method.tokens import Tokens, Widths
 from unic.models.config import LadderConfig, StudentConfig
 from unic.models.ladder import Mlp
-from unic.models.student import Student, build_encoder, build_student
+from unic.models.student import EXACT, Student, StudentKernels, build_encoder, build_student
 from unic.recipes import debug
-from unic.tools.bench.timed_step import TrainingStep
+from unic.tools.bench.timed_step import TimedStep
 
 ACCELERATOR = torch.accelerator.current_accelerator(check_available=True)
 needs_accelerator = pytest.mark.skipif(ACCELERATOR is None, reason="needs an accelerator")
@@ -227,8 +227,8 @@ def test_every_view_is_recoloured_as_by_the_definition(device):
 
 @pytest.mark.gpu
 @needs_accelerator
-@pytest.mark.parametrize("kernels", ["plain", "fast"])
-def test_plain_kernels_never_ask_for_the_compiler(kernels, monkeypatch):
+@pytest.mark.parametrize("kernels", ["exact", "fast"])
+def test_exact_kernels_never_ask_for_the_compiler(kernels, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("compiled")
 
@@ -237,8 +237,8 @@ def test_plain_kernels_never_ask_for_the_compiler(kernels, monkeypatch):
     recipe = replace(debug(), teachers=("timm:test_vit?pretrained=0&image_size=32",))
     recipe = replace(recipe, speed=replace(recipe.speed, kernels=kernels))
     assert ACCELERATOR is not None
-    with contextlib.nullcontext() if kernels == "plain" else pytest.raises(AssertionError, match="compiled"):
-        TrainingStep(recipe, torch.device(ACCELERATOR.type, 0)).step()
+    with contextlib.nullcontext() if kernels == "exact" else pytest.raises(AssertionError, match="compiled"):
+        TimedStep(recipe, torch.device(ACCELERATOR.type, 0)).step()
 
 
 @pytest.mark.parametrize(("size", "patch", "bias"), [((32, 48), (16, 16), True), ((28, 28), (14, 7), False)])
@@ -253,7 +253,7 @@ def test_an_embedding_of_patches_is_a_product(size, patch, bias, device):
     ):  # a product of float32 is exact by default
         wanted = layers(x)
         (of_weight,) = torch.autograd.grad(wanted.square().sum(), weight)
-        assert embed_by_product(layers) == 1
+        assert replace_patch_embed(layers) == 1
         found = layers(x)
         assert close(found, wanted, 1e-5)
         assert close(torch.autograd.grad(found.square().sum(), weight)[0], of_weight, 1e-4)
@@ -265,10 +265,9 @@ def test_standardised_features_and_moments_are_the_definition_s(device):
     tokens = Tokens(torch.randn(6, 12, generator=g), torch.randn(6, 9, 8, generator=g) * 3 + 50)
     plain = Standardizer(Widths(12, 8), StatisticsConfig())
     plain.update(plain.moments(tokens), 1.0)
-    fast = Standardizer(Widths(12, 8), StatisticsConfig()).to(device)
+    kernels = choose_kernels("fast", torch.device("meta"), None)
+    fast = Standardizer(Widths(12, 8), StatisticsConfig(), kernels.statistics).to(device)
     fast.load_state_dict(plain.state_dict())
-    for name in ("forward", "moments"):
-        compile_cache.compile_method(fast, name)
     there = Tokens(tokens.cls.to(device), tokens.patches.to(device))
     found, wanted = fast(there), plain(tokens)
     assert close(found.cls.cpu(), wanted.cls, 1e-5) and close(found.patches.cpu(), wanted.patches, 1e-5)
@@ -277,15 +276,15 @@ def test_standardised_features_and_moments_are_the_definition_s(device):
     assert close(moments.sums.cpu(), summed.sums, 1e-5)
 
 
-def student_of(device: torch.device) -> Student:
+def student_of(device: torch.device, kernels: StudentKernels = EXACT) -> Student:
     cfg = StudentConfig(model=None, image_size=32, width=32, depth=3, heads=2, patch_size=8, drop_path=0.3)
     ladder = LadderConfig(hidden=32, last_hidden=64)
-    return build_student(cfg, ladder, {"a": Widths(24, 16)}, seed=0).to(device)
+    return build_student(cfg, ladder, {"a": Widths(24, 16)}, seed=0, kernels=kernels).to(device)
 
 
 def test_a_compiled_student_says_and_learns_the_same(device):
-    plain, fast = student_of(device), student_of(device)
-    assert compile_encoders(fast) == 3
+    plain = student_of(device)
+    fast = student_of(device, choose_kernels("fast", torch.device("meta"), None).student)
     assert plain.state_dict().keys() == fast.state_dict().keys()
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, device=device)
     draws = torch.rand(4, plain.num_draws, device=device)
@@ -309,7 +308,7 @@ def test_a_compiled_teacher_says_the_same_at_every_batch_size(device):
     images = [torch.rand(size, 3, 160, 160, device=device) for size in (2, 5, 3)]
     with torch.no_grad():
         wanted = [model.forward_features(x) for x in images]
-        assert compile_encoders(nn.ModuleList([model])) == len(model.blocks)
+        assert compile_vits(model) == len(model.blocks)
         assert all(close(model.forward_features(x), y, 1e-5) for x, y in zip(images, wanted, strict=True))
 
 
@@ -321,7 +320,7 @@ def test_blocks_read_whole_give_the_tokens_and_gradients_of_timm_s_slices(regist
     encoder = build_encoder(cfg, seed=0).to(device)
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, device=device)
     results = []
-    for blocks in (encoder.block_outputs(images), whole_blocks(encoder, images)):
+    for blocks in (encoder.block_outputs(images), split_block_outputs(encoder, images)):
         encoder.zero_grad()
         sum(
             (tokens.cls.sin().sum() + tokens.patches.cos().sum() for tokens in blocks), torch.zeros(())
@@ -350,7 +349,7 @@ def test_blocks_compiled_for_a_cpu_say_the_same(build):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             wanted = [model.forward_features(x).float() for x in images]
             fast = copy.deepcopy(model)
-            assert compile_encoders(nn.ModuleList([fast])) == 3
+            assert compile_vits(fast) == 3
             found = [fast.forward_features(x).float() for x in images]
         assert all(close(x, y, tolerance) for x, y in zip(found, wanted, strict=True))
 
@@ -367,7 +366,7 @@ def test_no_step_waits_for_the_accelerator():
         speed=replace(recipe.speed, precision="bf16", micro_batch=4),
     )
     assert ACCELERATOR is not None
-    step = TrainingStep(recipe, torch.device(ACCELERATOR.type, 0))
+    step = TimedStep(recipe, torch.device(ACCELERATOR.type, 0))
     for _ in range(3):
         step.step()
     assert step.count_host_syncs() == 0
@@ -377,9 +376,9 @@ def test_no_step_waits_for_the_accelerator():
 @needs_accelerator
 @pytest.mark.usefixtures("as_a_user_has_it")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_twenty_steps_on_an_accelerator_have_the_losses_of_the_plain_form(losses_of_twenty_steps, precision):
+def test_twenty_steps_on_an_accelerator_have_the_losses_of_the_exact_form(losses_of_twenty_steps, precision):
     assert ACCELERATOR is not None
     kind = ACCELERATOR.type
-    losses = {kernels: losses_of_twenty_steps(kernels, precision, kind) for kernels in ("plain", "fast")}
+    losses = {kernels: losses_of_twenty_steps(kernels, precision, kind) for kernels in ("exact", "fast")}
     assert len(losses["fast"]) == 20
-    assert (losses["fast"] - losses["plain"]).abs().max() <= 1e-3
+    assert (losses["fast"] - losses["exact"]).abs().max() <= 1e-3

@@ -10,11 +10,12 @@ from timm.layers.mlp import Mlp, SwiGLU
 from torch import nn
 
 from unic.kernels.attention import unfuse_attention
-from unic.kernels.choose import images_at_once
+from unic.kernels.choose import choose_kernels, images_in_cache
 from unic.kernels.frozen_weights import cast_weights, prepack_weights
 from unic.method.tokens import Widths
 from unic.models.config import LadderConfig, StudentConfig
 from unic.models.student import build_student
+from unic.teachers import load_teacher
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "test_vit4"])
@@ -82,7 +83,8 @@ def test_packed_weights_say_the_same(name: str, options: dict[str, Any], num_gel
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         cast_weights(model, torch.bfloat16)
         rounded = model.forward_features(x)
-        assert prepack_weights(model) == sum(type(module) is nn.Linear for module in model.modules())
+        num_linear = sum(type(module) is nn.Linear for module in model.modules())
+        assert prepack_weights(model) == num_linear
         packed = model.forward_features(x)
     mlps = [module for module in model.modules() if isinstance(module, Mlp)]
     assert sum(isinstance(mlp.act, nn.Identity) for mlp in mlps) == num_gelus
@@ -109,12 +111,59 @@ def test_a_micro_batch_on_a_cpu_is_as_large_as_its_caches(model: str, size: int,
         student = build_student(
             StudentConfig(model=model, image_size=size), LadderConfig(), {"a": Widths(8, 8)}, seed=0
         )
-    assert images_at_once(student, torch.device("cpu")) == wanted
-    assert images_at_once(student, torch.device("cuda")) is None
+    assert images_in_cache(student.encoder) == wanted
+    for kind, device, expected in (("fast", "cpu", wanted), ("fast", "meta", None), ("exact", "cpu", None)):
+        assert choose_kernels(kind, torch.device(device), None).images_at_once(student.encoder) == expected
+
+
+# "meta" stands for an accelerator: its forms are built without being compiled.
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_efficientnet"])
+def test_a_frozen_teacher_leaves_the_one_it_was_made_from_as_it_was(name: str, device: str):
+    exact = load_teacher(f"timm:{name}?pretrained=0&image_size=64")
+    modules, weights = list(exact.modules()), {k: v.clone() for k, v in exact.state_dict().items()}
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        wanted = exact(images)
+        fast = choose_kernels("fast", torch.device(device), torch.bfloat16).frozen(exact)
+        assert torch.equal(exact(images).patches, wanted.patches)
+        if device == "cpu":
+            cosines = torch.cosine_similarity(fast(images).patches.float(), wanted.patches.float(), dim=-1)
+            assert cosines.min() > 0.999
+    assert list(exact.modules()) == modules
+    assert all(torch.equal(weights[key], tensor) for key, tensor in exact.state_dict().items())
+    assert {p.dtype for p in exact.parameters()} == {torch.float32}
+    assert torch.bfloat16 in {p.dtype for p in fast.parameters()}
+    assert fast.fingerprint() == exact.fingerprint()
+    assert load_teacher(f"timm:{name}?pretrained=0&image_size=64").fingerprint() == exact.fingerprint()
+
+
+def test_hooks_on_the_modules_of_a_fast_teacher_fire():
+    exact = load_teacher("timm:test_vit?pretrained=0&image_size=64")
+    fast = choose_kernels("fast", torch.device("cpu"), torch.bfloat16).frozen(exact)
+    called = []
+    for name, module in fast.model.named_modules():
+        if name.endswith(("qkv", "fc1", "attn", "proj")):
+            module.register_forward_hook(lambda *_, name=name: called.append(name))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        fast(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    depth = len(fast.model.blocks)
+    assert len(called) == 1 + 4 * depth  # the patch embedding; attn, qkv, proj and fc1 of each block
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_fast_student_has_the_parameters_of_the_exact_one(device: str):
+    cfg = StudentConfig(model=None, image_size=32, width=32, depth=2, heads=2, patch_size=8)
+    parts = cfg, LadderConfig(hidden=16, last_hidden=16), {"a": Widths(8, 8)}
+    exact = build_student(*parts, seed=3)
+    fast = build_student(*parts, seed=3, kernels=choose_kernels("fast", torch.device(device), None).student)
+    assert [name for name, _ in fast.named_parameters()] == [name for name, _ in exact.named_parameters()]
+    assert all(torch.equal(x, y) for x, y in zip(fast.parameters(), exact.parameters(), strict=True))
+    assert fast.num_draws == exact.num_draws and fast.encoder.fingerprint() == exact.encoder.fingerprint()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_twenty_steps_have_the_losses_of_the_plain_form(losses_of_twenty_steps, precision):
-    losses = {kernels: losses_of_twenty_steps(kernels, precision, "cpu") for kernels in ("plain", "fast")}
+def test_twenty_steps_have_the_losses_of_the_exact_form(losses_of_twenty_steps, precision):
+    losses = {kernels: losses_of_twenty_steps(kernels, precision, "cpu") for kernels in ("exact", "fast")}
     assert len(losses["fast"]) == 20
-    assert (losses["fast"] - losses["plain"]).abs().max() <= 1e-3
+    assert (losses["fast"] - losses["exact"]).abs().max() <= 1e-3

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from unic.tools.bench.machine import matmul_flops
 from unic.tools.bench.measure import BenchOptions, measure
 from unic.tools.bench.random_teacher import PUBLISHED, RANDOM, load_or_randomize
 from unic.tools.bench.subprocess_runner import SubprocessRunner
-from unic.tools.bench.timed_step import PARTS, Timed, TrainingStep, made_up_batches
+from unic.tools.bench.timed_step import PARTS, Timed, TimedStep, made_up_batches, shares_of_parts
 from unic.tools.estimate import IMAGENET_1K, estimate
 from unic.train.build_run import build_run
 from unic.train.monitor.metric_sums import readable
@@ -50,8 +51,8 @@ def recipe() -> Recipe:
     return replace(recipes.debug(), teachers=TEACHERS)
 
 
-def in_this_process(recipe: Recipe, device: torch.device, threads: int) -> TrainingStep:
-    return TrainingStep(recipe, device)
+def in_this_process(recipe: Recipe, device: torch.device, threads: int) -> TimedStep:
+    return TimedStep(recipe, device)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_every_figure_is_there_and_finite(found: dict[str, Any]):
     assert all(math.isfinite(value) for value in numbers.values())
     empty = [name.rpartition(".")[2] for name, value in leaves(found) if value is None]
     assert set(empty) <= {"host_syncs", "commit", "accelerator"}
-    assert set(found["settings"]) == {"plain fp32", "plain bf16", "fast bf16"}
+    assert set(found["settings"]) == {"exact fp32", "exact bf16", "fast bf16"}
     for row in found["settings"].values():
         assert set(row["seconds_by_part"]) == set(PARTS)
         assert all(seconds > 0 for seconds in row["seconds_by_part"].values())
@@ -100,7 +101,7 @@ def test_bytes_between_processes_are_those_of_the_vector_and_of_the_gradients(fo
     assert found["bytes_reduced"]["gradients"] == estimate(recipe, None).memory.gradients
 
 
-@pytest.mark.parametrize("kernels", ["plain", "fast"])
+@pytest.mark.parametrize("kernels", ["exact", "fast"])
 def test_the_step_that_is_timed_is_the_step_of_a_run(
     kernels: Any, recipe: Recipe, photos: Path, tmp_path: Path
 ):
@@ -110,7 +111,7 @@ def test_the_step_that_is_timed_is_the_step_of_a_run(
         optim=replace(recipe.optim, batch_size=4),
         speed=replace(recipe.speed, kernels=kernels, micro_batch=2, workers=0),
     )
-    timed = TrainingStep(recipe, CPU).step()
+    timed = TimedStep(recipe, CPU).step()
     context, state = build_run(recipe, RunDir(tmp_path), CPU)
     batches = made_up_batches(recipe, 2)
     assert [len(batch.images) for batch in batches] == [2, 2]
@@ -120,11 +121,10 @@ def test_the_step_that_is_timed_is_the_step_of_a_run(
     ]
     assert timed.loss == pytest.approx(sum(losses) / len(losses), rel=1e-5)
     assert timed.gradient_norm == pytest.approx(mean_gradients(state, sums, None).item(), rel=1e-4)
-    assert timed.total == pytest.approx(sum(timed.seconds.values()))
 
 
-def test_plain_and_fast_that_disagree_have_no_ratio(recipe: Recipe, photos: Path, known_peak: None, capsys):
-    class Off(TrainingStep):
+def test_exact_and_fast_that_disagree_have_no_ratio(recipe: Recipe, photos: Path, known_peak: None, capsys):
+    class Off(TimedStep):
         def step(self) -> Timed:
             timed = super().step()
             return replace(timed, loss=timed.loss * (1.02 if self.recipe.speed.kernels == "fast" else 1.0))
@@ -140,7 +140,7 @@ def test_plain_and_fast_that_disagree_have_no_ratio(recipe: Recipe, photos: Path
 
     print_measured({"recipe": "tiny", **found}, Console(width=200))
     said = capsys.readouterr().out
-    assert "no ratio: plain and fast do not compute the same loss" in said
+    assert "no ratio: exact and fast do not compute the same loss" in said
     assert "times as fast" not in said
 
 
@@ -227,7 +227,7 @@ def test_a_mistake_is_explained(words: list[str], said: str, capsys):
     assert code == 2 and said in message and "Traceback" not in message
 
 
-def test_the_command_fails_where_plain_and_fast_disagree(found, tmp_path, monkeypatch, capsys):
+def test_the_command_fails_where_exact_and_fast_disagree(found, tmp_path, monkeypatch, capsys):
     out = tmp_path / "bench.json"
     for ratio, code in ((None, 1), (1.5, 0)):
         monkeypatch.setattr("unic.tools.bench.measure.measure", lambda *_, **__: {**found, "ratio": ratio})  # noqa: B023
@@ -270,3 +270,37 @@ def test_a_mistake_and_a_death_elsewhere_are_sentences_here(recipe: Recipe):
     with pytest.raises(ConfigError, match=r"died \(exit code -9\); is memory full\? use a smaller --batch"):
         killed.step()
     killed.close()
+
+
+def test_on_an_accelerator_kernels_count_for_the_part_in_which_they_were_launched():
+    """Whichever thread launched them; two parts of one name add up."""
+
+    def event(
+        name: str, start: float, end: float, kernels: tuple[float, ...] = (), device: str = "CPU"
+    ) -> Any:
+        return SimpleNamespace(
+            name=name,
+            device_type=SimpleNamespace(name=device),
+            time_range=SimpleNamespace(start=start, end=end, elapsed_us=lambda: end - start),
+            kernels=[SimpleNamespace(duration=duration) for duration in kernels],
+        )
+
+    events = [
+        event("teachers", 0, 10),
+        event("aten::mm", 1, 2, (30.0, 10.0)),
+        event("backward", 10, 20),
+        event("autograd::engine", 12, 13, (50.0,)),
+        event("teachers", 30, 40),
+        event("aten::mm", 31, 32, (10.0,)),
+        event("aten::mm", 50, 51, (70.0,)),  # after the step
+        event("teachers", 0, 90, device="CUDA"),  # the profiler's own note on the device's line
+    ]
+    shares = shares_of_parts(events, on_cpu=False)
+    assert shares == {**dict.fromkeys(PARTS, 0.0), "teachers": 0.5, "backward": 0.5}
+    assert shares_of_parts(events, on_cpu=True)["teachers"] == pytest.approx(2 / 3)
+
+
+def test_the_parts_of_a_step_are_named_where_it_is_computed(recipe: Recipe):
+    shares = TimedStep(recipe, CPU).shares()
+    assert set(shares) == set(PARTS) and sum(shares.values()) == pytest.approx(1)
+    assert all(share > 0 for share in shares.values())

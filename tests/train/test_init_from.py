@@ -41,12 +41,12 @@ def first(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_made_ready_for_an_accelerator_begins_with_another_one_too(
     first, recipe, monkeypatch, tmp_path
 ):
-    def apply_fast_kernels(student, teachers, standardizers, device, autocast) -> None:
-        # Nothing is compiled before it is called.
-        real(student, teachers, standardizers, torch.device("meta"), autocast)
+    def choose_kernels(kind, device, autocast) -> choose.Kernels:
+        return choose.choose_kernels(
+            kind, torch.device("meta"), autocast
+        )  # nothing is compiled before it is called
 
-    real = choose.apply_fast_kernels
-    monkeypatch.setattr("unic.train.build_run.apply_fast_kernels", apply_fast_kernels)
+    monkeypatch.setattr("unic.train.build_run.choose_kernels", choose_kernels)
     _, state = build_run(replace(recipe, start=str(first)), RunDir(tmp_path), CPU)
     assert state.start is not None and state.start.statistics
     assert any(isinstance(module, FastGelu) for module in state.student.encoder.modules())

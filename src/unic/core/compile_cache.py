@@ -28,12 +28,6 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     return _compiled(function)
 
 
-def compile_method(owner: nn.Module, name: str) -> None:
-    """Puts the compiled form of a method in the place of the method, for this object."""
-    _prepare()
-    setattr(owner, name, torch.compile(getattr(owner, name), dynamic=False))
-
-
 def compile_module(module: nn.Module) -> None:
     """Compiles what happens when `module` is called; its names, weights and hooks stay as they are."""
     _prepare()

@@ -5,7 +5,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -23,20 +23,32 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(kind: type[T], values: Any, where: str = "") -> T:
     """Builds the dataclass `kind` from what `to_dict` wrote.
 
-    Fields left out take their defaults, so a file written by an earlier version still loads.
+    Fields left out take their defaults, so a file written by an earlier version still loads. A dataclass whose values
+    were spelled otherwise before says so: `OLD_VALUES: ClassVar = {field: {old: new}}`.
     Raises ConfigError naming the field, what was found and what was expected.
     """
     if not isinstance(values, dict):
         raise ConfigError(f"{where or kind.__name__}: expected an object with named fields, got {values!r}")
     hints = typing.get_type_hints(kind)
+    known = {field.name for field in dataclasses.fields(typing.cast(Any, kind))}
     for name in values:
-        if name not in hints:
-            raise ConfigError(unknown("field", f"{where}{name}", [f"{where}{known}" for known in hints]))
+        if name not in known:
+            raise ConfigError(unknown("field", f"{where}{name}", [f"{where}{other}" for other in known]))
     for field in dataclasses.fields(typing.cast(Any, kind)):
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in values:
             raise ConfigError(f"{where}{field.name}: missing, and it has no default")
-    return kind(**{name: _value(hints[name], value, f"{where}{name}") for name, value in values.items()})
+    old_values = getattr(kind, "OLD_VALUES", {})
+    return kind(
+        **{
+            name: _value(hints[name], _spelled_now(value, old_values.get(name, {})), f"{where}{name}")
+            for name, value in values.items()
+        }
+    )
+
+
+def _spelled_now(value: Any, old_values: Mapping[str, str]) -> Any:
+    return old_values.get(value, value) if isinstance(value, str) else value
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:

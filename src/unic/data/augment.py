@@ -1,10 +1,13 @@
 """The photometric part of a view, on whole batches and on their device: jitter, grayscale, blur, solarize.
 
-Letters: B images of a batch.
+Letters: B images of a batch, H W pixels.
 """
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from unic.core import rng
@@ -14,23 +17,30 @@ from unic.data.color_jitter.gpu import color_jitter_gpu
 from unic.data.config import ViewConfig
 from unic.method.tokens import Batch
 
+ColorJitter = Callable[[UInt8[Tensor, "B 3 H W"], Photometric, ViewConfig], UInt8[Tensor, "B 3 H W"]]
+"""A function like `color_jitter`."""
+
+
+def choose_color_jitter(
+    cfg: ViewConfig, device: torch.device, kernels: Literal["exact", "fast"]
+) -> ColorJitter:
+    """On a CPU cfg.pixels decides; on an accelerator `kernels`: all images at once in compiled operations, or not."""
+    if device.type == "cpu":
+        return color_jitter if cfg.pixels == "exact" else color_jitter_cpu
+    return color_jitter if kernels == "exact" else color_jitter_gpu
+
 
 def augment(
-    batch: Batch, seed: int, cfg: ViewConfig, device: torch.device | None = None, *, at_once: bool = False
+    batch: Batch, seed: int, cfg: ViewConfig, device: torch.device, color_jitter: ColorJitter = color_jitter
 ) -> Batch:
-    """Moves a batch to `device` and recolours every image there, as (seed, view, index) say.
+    """Moves a batch to `device` and changes the colours of every image there, as (seed, view, index) say.
 
     Give it the batch as it comes from the loader, on the CPU: its view and index are needed here, and asking
-    a device for them would make this process wait. No device: the batch stays where it is.
-    at_once: on an accelerator all images go through compiled operations together; on a CPU cfg.pixels says how.
+    a device for them would make this process wait.
     """
     parameters = photometric_parameters(batch.view.cpu(), batch.index.cpu(), seed, cfg)
-    there = batch if device is None else batch.to(device)
-    if there.images.device.type == "cpu":
-        form = color_jitter if cfg.pixels == "plain" else color_jitter_cpu
-    else:
-        form = color_jitter_gpu if at_once else color_jitter
-    return Batch(form(there.images, parameters, cfg), there.index, there.view)
+    batch = batch.to(device)
+    return Batch(color_jitter(batch.images, parameters, cfg), batch.index, batch.view)
 
 
 def photometric_parameters(

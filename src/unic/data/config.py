@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from unic.core.errors import ConfigError
 
@@ -30,10 +30,12 @@ class ViewConfig:
     solarize_prob: float = 0.2
     solarize_threshold: float = 0.5
     """Values from here to 1 (white) are inverted."""
-    pixels: Literal["plain", "fast", "shrunk"] = "plain"
-    """plain: the definition. fast: the same crops and colours by shorter ways, 0.03 of 255 levels off on average; for
+    pixels: Literal["exact", "fast", "shrunk"] = "exact"
+    """exact: the definition. fast: the same crops and colours by shorter ways, 0.03 of 255 levels off on average; for
     views from 64 pixels. shrunk: as fast, but JPEGs far larger than the view are decoded at 1/2, 1/4 or 1/8: 1 to 2
     levels off."""
+
+    OLD_VALUES: ClassVar = {"pixels": {"plain": "exact"}}
 
     def __post_init__(self) -> None:
         if self.image_size < 1:

@@ -136,7 +136,7 @@ class _Steps(Dataset[LoadedBatches]):
         cfg = self._cfg.views
         return (
             random_resized_crop(read_image(path), draws, cfg)
-            if cfg.pixels == "plain"
+            if cfg.pixels == "exact"
             else read_view(path, draws, cfg)
         )
 

@@ -1,65 +1,99 @@
-"""The one place where fast forms take the place of the plain ones."""
+"""Which forms a training step is computed in: chosen once, before student and teachers are built."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Any, Literal, cast
 
 import torch
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from unic.core.compile_cache import compile_method, compile_module
+from unic.core.compile_cache import compile_module, compiled
 from unic.kernels.attention import unfuse_attention
 from unic.kernels.frozen_weights import cast_weights, prepack_weights
 from unic.kernels.gelu import replace_gelu
 from unic.kernels.ladder_cpu import fast_ladder
-from unic.kernels.patch_embed import embed_by_product
-from unic.kernels.split_tokens import whole_blocks
-from unic.method.standardize import Standardizer
-from unic.models.encoder import ImageEncoder
-from unic.models.student import Student
+from unic.kernels.patch_embed import replace_patch_embed
+from unic.kernels.split_tokens import split_block_outputs
+from unic.kernels.token_loss import fast_token_loss
+from unic.method.losses import TokenLoss, token_loss
+from unic.method.standardize import EXACT_STATISTICS, StatisticsKernels, standardize, token_moments
+from unic.models.dense_utils import sharing_weights
+from unic.models.encoder import ImageEncoder, normalize
+from unic.models.student import EXACT, StudentKernels
+from unic.models.timm_encoder import TimmEncoder
 
 # Tokens of this many features in all: what one layer hands to the next then stays in the caches of a processor.
 _CACHED_FEATURES = 2_400_000
 
 
-def apply_fast_kernels(
-    student: Student,
-    teachers: nn.Module,
-    standardizers: Iterable[Standardizer],
-    device: torch.device,
-    autocast: torch.dtype | None,
-) -> None:
-    """Makes a training step faster and leaves what it computes, but for rounding.
+@dataclass(frozen=True)
+class Kernels:
+    """The functions that a step is made of. The defaults are the definitions; `choose_kernels` gives faster ones.
+
+    frozen: from a teacher as it was loaded to the one that a run holds; the latter keeps its fingerprint.
+    images_at_once: how many images a micro-batch should have for this student's sake; None: as many as there are.
+    compiles: whether the first step waits for torch's compiler.
+    """
+
+    student: StudentKernels = EXACT
+    frozen: Callable[[ImageEncoder], ImageEncoder] = lambda encoder: encoder
+    statistics: StatisticsKernels = EXACT_STATISTICS
+    token_loss: TokenLoss = token_loss
+    images_at_once: Callable[[ImageEncoder], int | None] = lambda encoder: None
+    compiles: bool = False
+
+
+def choose_kernels(
+    kind: Literal["exact", "fast"], device: torch.device, autocast: torch.dtype | None
+) -> Kernels:
+    """The definitions, or what computes the same to rounding in less time on this type of device.
 
     autocast: the precision that the step will run in; None: that of the weights.
     """
-    student.project = partial(fast_ladder, student.ladder)
-    if autocast is not None:
-        cast_weights(teachers, autocast)
+    if kind == "exact":
+        return Kernels()
     if device.type == "cpu":
-        prepack_weights(teachers)
-        unfuse_attention(student.encoder)
-        unfuse_attention(teachers)
-        return
-    for network in (student, teachers):
-        compile_encoders(network)
-    student.read_blocks = partial(whole_blocks, student.encoder)
-    for standardizer in standardizers:
-        compile_method(standardizer, "forward")
-        compile_method(standardizer, "moments")
+        return Kernels(
+            student=StudentKernels(encoder=with_plain_attention, project=fast_ladder),
+            frozen=partial(_frozen_on_cpu, autocast=autocast),
+            token_loss=fast_token_loss,
+            images_at_once=images_in_cache,
+        )
+    return Kernels(
+        student=StudentKernels(encoder=compile_encoder, read_blocks=split_block_outputs, project=fast_ladder),
+        frozen=partial(_frozen_on_gpu, autocast=autocast),
+        statistics=StatisticsKernels(compiled(standardize), compiled(token_moments)),
+        token_loss=fast_token_loss,
+        compiles=True,
+    )
 
 
-def compile_encoders(network: nn.Module) -> int:
-    """Compiles the blocks of ViTs, of which those that are alike are compiled once, and what comes before them; gives
-    their number.
+def with_plain_attention(encoder: TimmEncoder) -> TimmEncoder:
+    """For processors; the parameters are shared."""
+    network = sharing_weights(encoder.model)
+    unfuse_attention(network)
+    return cast(TimmEncoder, encoder.with_network(network))
+
+
+def compile_encoder(encoder: Any) -> Any:
+    """An encoder whose blocks, and what comes before them, are compiled; the parameters are shared."""
+    network = sharing_weights(encoder.model)
+    compile_vits(network)
+    return encoder.with_network(network, compiled(normalize))
+
+
+def compile_vits(network: nn.Module) -> int:
+    """Compiles the blocks of ViTs, of which those that are alike are compiled once; gives their number.
+
+    Patch embeddings become matmuls, and the exact GELU one that costs a single exponential.
     """
     num_blocks = 0
     for module in list(network.modules()):
-        if isinstance(module, ImageEncoder):
-            compile_method(module, "normalize")
         if isinstance(module, VisionTransformer | Eva):
-            embed_by_product(module.patch_embed)
+            replace_patch_embed(module.patch_embed)
             replace_gelu(module.blocks)
             for block in module.blocks:
                 compile_module(block)
@@ -67,9 +101,24 @@ def compile_encoders(network: nn.Module) -> int:
     return num_blocks
 
 
-def images_at_once(student: Student, device: torch.device) -> int | None:
-    """How many images a micro-batch should have for the student's sake; None: as many as there are."""
-    if device.type != "cpu":
-        return None
-    rows, columns = student.encoder.grid
-    return max(1, round(_CACHED_FEATURES / ((rows * columns + 1) * student.encoder.dim)))
+def images_in_cache(encoder: ImageEncoder) -> int:
+    """How many images' tokens stay in the caches of a processor from layer to layer."""
+    rows, columns = encoder.grid
+    return max(1, round(_CACHED_FEATURES / ((rows * columns + 1) * encoder.dim)))
+
+
+def _frozen_on_cpu(encoder: ImageEncoder, *, autocast: torch.dtype | None) -> ImageEncoder:
+    network = sharing_weights(encoder.model)
+    if autocast is not None:
+        cast_weights(network, autocast)
+    prepack_weights(network)
+    unfuse_attention(network)
+    return encoder.with_network(network)
+
+
+def _frozen_on_gpu(encoder: ImageEncoder, *, autocast: torch.dtype | None) -> ImageEncoder:
+    network = sharing_weights(encoder.model)
+    if autocast is not None:
+        cast_weights(network, autocast)
+    compile_vits(network)
+    return encoder.with_network(network, compiled(normalize))

@@ -1,6 +1,9 @@
-"""Frozen teachers, prepared once for what they do a million times."""
+"""Frozen networks, prepared once for what they do a million times.
 
-from functools import partial
+The functions change the modules of the network they are given, never its parameters: give them a copy that shares the
+parameters (`unic.models.dense_utils.sharing_weights`), and the original stays what it is.
+"""
+
 from typing import Any
 
 import torch
@@ -9,55 +12,63 @@ from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from unic.kernels.gelu import is_exact_gelu
+from unic.kernels.replace_modules import replace_modules
 
 # Layers whose weights autocast rounds at every use: it remembers roundings of trained weights only.
 _ROUNDED = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
-def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
-    """Rounds the weights of products and convolutions once; what the model says under autocast to `dtype` stays the
-    same. For frozen models: the unrounded weights are gone, and with them the model's fingerprint.
+class PackedLinear(nn.Module):
+    """A linear layer in bf16 on a CPU whose weight is laid out once as oneDNN's matmuls read it, not at every use.
+
+    activation: "gelu" or "none", computed in the same pass before the result is rounded.
     """
-    for module in model.modules():
+
+    def __init__(self, linear: nn.Linear, activation: str):
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+        self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(linear.weight, None)
+        self._activation = activation
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B E"]:
+        return torch.ops.mkldnn._linear_pointwise(
+            x.to(torch.bfloat16), self._packed, self.bias, self._activation, [], "none"
+        )
+
+
+def cast_weights(network: nn.Module, dtype: torch.dtype) -> None:
+    """Rounds the weights of linear layers and convolutions once; the output under autocast stays the same."""
+    for module in network.modules():
         if isinstance(module, _ROUNDED):
-            module.to(dtype)
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                rounded = nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
+                setattr(module, name, rounded)
 
 
-def prepack_weights(model: nn.Module) -> int:
-    """Lays weights in bf16 out once as the processor's products read them, instead of at every use; gives their number.
+def prepack_weights(network: nn.Module) -> int:
+    """Puts a `PackedLinear` in the place of every linear layer in bf16, where the processor has such matmuls; gives
+    their number.
 
-    For frozen models on a CPU, after `cast_weights`. Products keep their bits. The GELU of timm's MLPs moves into
-    the product before it, and is no longer rounded in between.
+    After `cast_weights`. Matmuls keep their bits. The GELU of timm's MLPs moves into the matmul before it, and is no
+    longer rounded in between.
     """
-    operators: Any = (
-        torch.ops.mkldnn
-    )  # those that torch's own compiler calls; without them all stays as it is
+    operators: Any = torch.ops.mkldnn  # those that torch's own compiler calls
     if not (hasattr(operators, "_reorder_linear_weight") and operators._is_mkldnn_bf16_supported()):
         return 0
-    layers: list[Any] = [module for module in model.modules() if _is_packable(module)]
-    mlps: list[Any] = [module for module in model.modules() if _has_gelu(module)]
-    before_gelu = {mlp.fc1 for mlp in mlps}
-    for layer in layers:
-        packed = operators._reorder_linear_weight(layer.weight, None)
-        layer.forward = partial(
-            _packed_linear, packed, layer.bias, "gelu" if layer in before_gelu else "none"
-        )
-    for mlp in mlps:
-        mlp.act = nn.Identity()
-    return len(layers)
+    before_gelu = set()
+    for mlp in network.modules():
+        if type(mlp) is Mlp and _is_packable(mlp.fc1) and is_exact_gelu(mlp.act):
+            before_gelu.add(mlp.fc1)
+            mlp.act = nn.Identity()
+
+    def packed(module: Any) -> nn.Module | None:
+        if not _is_packable(module):
+            return None
+        return PackedLinear(module, "gelu" if module in before_gelu else "none")
+
+    return replace_modules(network, packed)
 
 
 def _is_packable(module: nn.Module) -> bool:
     # Not a subclass: some are never called, only asked for their weight.
     return type(module) is nn.Linear and module.weight.dtype == torch.bfloat16
-
-
-def _has_gelu(module: nn.Module) -> bool:
-    return type(module) is Mlp and _is_packable(module.fc1) and is_exact_gelu(module.act)
-
-
-def _packed_linear(
-    packed: Tensor, bias: Tensor | None, activation: str, x: Float[Tensor, "*B D"]
-) -> Float[Tensor, "*B E"]:
-    x = x.to(torch.bfloat16)
-    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, activation, [], "none")

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from timm.layers.activations import GELU
 from torch import Tensor, nn
 
+from unic.kernels.replace_modules import replace_modules
+
 _P = 0.3275911
 _COEFFICIENTS = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
 
@@ -28,22 +30,16 @@ def fast_gelu(x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
     return (exact * _normal(exact)[0]).to(x.dtype)
 
 
-def fast_gelu_backward(of_output: Float[Tensor, "*B D"], x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+def fast_gelu_backward(grad_output: Float[Tensor, "*B D"], x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
     """The gradient of the input, from that of the output."""
     exact = _exact(x)
     below, bell = _normal(exact)
-    return (of_output * (below + exact * bell / math.sqrt(2 * math.pi))).to(x.dtype)
+    return (grad_output * (below + exact * bell / math.sqrt(2 * math.pi))).to(x.dtype)
 
 
 def replace_gelu(model: nn.Module) -> int:
     """Puts `FastGelu` in the place of every exact GELU that is a module; gives their number."""
-    count = 0
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if is_exact_gelu(child):
-                setattr(module, name, FastGelu())
-                count += 1
-    return count
+    return replace_modules(model, lambda module: FastGelu() if is_exact_gelu(module) else None)
 
 
 def is_exact_gelu(module: nn.Module) -> bool:
@@ -57,9 +53,9 @@ class _Gelu(torch.autograd.Function):
         return fast_gelu(x)
 
     @staticmethod
-    def backward(ctx: Any, of_output: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad_output: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         (x,) = ctx.saved_tensors
-        return fast_gelu_backward(of_output, x)
+        return fast_gelu_backward(grad_output, x)
 
 
 def _exact(x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:

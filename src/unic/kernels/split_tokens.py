@@ -4,7 +4,7 @@ from unic.method.tokens import Pixels, Tokens
 from unic.models.timm_encoder import TimmEncoder
 
 
-def whole_blocks(encoder: TimmEncoder, images: Pixels) -> list[Tokens]:
+def split_block_outputs(encoder: TimmEncoder, images: Pixels) -> list[Tokens]:
     """`encoder.block_outputs(images)`, for timm's VisionTransformer.
 
     timm takes CLS and patches out of a block's output by two slices, each of which has a gradient as large as that

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unic.core.compile_cache import compiled
 from unic.method.config import LossConfig
-from unic.method.losses import TokenLoss, token_loss
+from unic.method.losses import token_loss
 
 # As in torch's cosine similarity.
 _EPS = 1e-8
@@ -26,10 +26,6 @@ def fast_token_loss(
     if output.device.type != "cpu":
         return compiled(token_loss)(output, target, cfg)
     return _TokenLoss.apply(output, target, cfg.cosine, cfg.smooth_l1)
-
-
-TOKEN_LOSSES: dict[str, TokenLoss] = {"plain": token_loss, "fast": fast_token_loss}
-"""By the value of speed.kernels."""
 
 
 class _TokenLoss(torch.autograd.Function):

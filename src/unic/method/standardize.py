@@ -3,7 +3,7 @@
 Letters: B images, N patches, E width, M tokens of one type.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +34,37 @@ class Moments:
         )
 
 
+def standardize(
+    x: Float[Tensor, "*B E"], mean: Float[Tensor, " E"], std: Float[Tensor, " E"], std_floor: float
+) -> Float[Tensor, "*B E"]:
+    """(x - mean) / std in float32; a std below `std_floor` times the median counts as that."""
+    return (x - mean) / _divisor(std, std_floor)
+
+
+def token_moments(tokens: Tokens, cls_mean: Float[Tensor, " E"], patch_mean: Float[Tensor, " F"]) -> Moments:
+    """Counts and sums of the tokens of a batch. The square sums are about the running mean, so that a large mean beside
+    a small std costs no precision.
+    """
+    flat = (tokens.cls.float() - cls_mean, tokens.patches.float().flatten(0, 1) - patch_mean)
+    width = max(x.shape[1] for x in flat)
+    rows = [row for x in flat for row in (x.sum(0), x.square().sum(0))]
+    return Moments(
+        torch.cat([x.new_full((1,), len(x)) for x in flat]),
+        torch.stack([nn.functional.pad(row, (0, width - len(row))) for row in rows]),
+    )
+
+
+@dataclass(frozen=True)
+class StatisticsKernels:
+    """The functions behind a Standardizer: the definitions, or compiled ones."""
+
+    standardize: Callable[..., Tensor] = standardize
+    token_moments: Callable[..., Moments] = token_moments
+
+
+EXACT_STATISTICS = StatisticsKernels()
+
+
 class Standardizer(nn.Module):
     """Running mean and std of one teacher's CLS and patch tokens."""
 
@@ -42,9 +73,10 @@ class Standardizer(nn.Module):
     patch_mean: Tensor
     patch_std: Tensor
 
-    def __init__(self, widths: Widths, cfg: StatisticsConfig):
+    def __init__(self, widths: Widths, cfg: StatisticsConfig, kernels: StatisticsKernels = EXACT_STATISTICS):
         super().__init__()
         self.cfg = cfg
+        self._kernels = kernels
         for kind, width in (("cls", widths.cls), ("patch", widths.patches)):
             self.register_buffer(f"{kind}_mean", torch.zeros(width))
             self.register_buffer(f"{kind}_std", torch.ones(width))
@@ -53,31 +85,25 @@ class Standardizer(nn.Module):
         """Standardised tokens, in float32, by the statistics as they stand."""
         if self.cfg.kind == "none":
             return tokens.float()
+        standardize, floor = self._kernels.standardize, self.cfg.std_floor
         return Tokens(
-            (tokens.cls - self.cls_mean) / self._divisor(self.cls_std),
-            (tokens.patches - self.patch_mean) / self._divisor(self.patch_std),
+            standardize(tokens.cls, self.cls_mean, self.cls_std, floor),
+            standardize(tokens.patches, self.patch_mean, self.patch_std, floor),
         )
 
     def inverse(self, tokens: Tokens) -> Tokens:
         """Standardised tokens back in the teacher's own scale: undoes `forward`."""
         if self.cfg.kind == "none":
             return tokens.float()
+        floor = self.cfg.std_floor
         return Tokens(
-            tokens.cls * self._divisor(self.cls_std) + self.cls_mean,
-            tokens.patches * self._divisor(self.patch_std) + self.patch_mean,
+            tokens.cls * _divisor(self.cls_std, floor) + self.cls_mean,
+            tokens.patches * _divisor(self.patch_std, floor) + self.patch_mean,
         )
 
     def moments(self, tokens: Tokens) -> Moments:
-        """What this batch says about the statistics. The square sums are about the running mean, so that a large
-        mean beside a small std costs no precision.
-        """
-        flat = (tokens.cls.float() - self.cls_mean, tokens.patches.float().flatten(0, 1) - self.patch_mean)
-        width = max(x.shape[1] for x in flat)
-        rows = [row for x in flat for row in (x.sum(0), x.square().sum(0))]
-        return Moments(
-            torch.cat([x.new_full((1,), len(x)) for x in flat]),
-            torch.stack([nn.functional.pad(row, (0, width - len(row))) for row in rows]),
-        )
+        """What this batch says about the statistics."""
+        return self._kernels.token_moments(tokens, self.cls_mean, self.patch_mean)
 
     def update(self, moments: Moments, rate: float | Tensor) -> None:
         """Moves the statistics towards a batch's by `rate`: in [0, 1]; 1 replaces, 0 keeps.
@@ -95,5 +121,6 @@ class Standardizer(nn.Module):
             mean += rate * shift  # the moments are centred on the old mean, so this is rate * (batch - old)
             std += rate * (variance.sqrt() + EPS - std)
 
-    def _divisor(self, std: Float[Tensor, " E"]) -> Float[Tensor, " E"]:
-        return std.clamp(min=self.cfg.std_floor * std.median()) + EPS
+
+def _divisor(std: Float[Tensor, " E"], std_floor: float) -> Float[Tensor, " E"]:
+    return std.clamp(min=std_floor * std.median()) + EPS

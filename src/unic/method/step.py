@@ -1,5 +1,6 @@
 """One distillation step, from images to loss. This is the whole method; the rest of the package serves it.
 
+`record_function` names the parts of a step for a profiler; it computes nothing.
 Letters: B images, T teachers.
 """
 
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.profiler import record_function
 
 from unic.core.rng import uniforms
 from unic.method.config import LossConfig
@@ -44,12 +46,13 @@ def distill_step(
     token_loss: TokenLoss = token_loss,
 ) -> Step:
     """Sources: UNIC, Sec. 3.2 (ladder), 3.3 (standardisation, losses), 3.4 (teacher dropping)."""
-    with torch.no_grad():
+    with torch.no_grad(), record_function("teachers"):
         features = source(batch)  # {teacher: Tokens}
         targets = {name: standardizers[name](tokens) for name, tokens in features.items()}
         moments = {name: standardizers[name].moments(tokens) for name, tokens in features.items()}
     outputs = student(batch.images, uniforms(seed, "drop path", batch.view, batch.index, num_drop_paths))
-    losses = teacher_losses(outputs, targets, cfg, token_loss)
+    with record_function("ladder_and_loss"):
+        losses = teacher_losses(outputs, targets, cfg, token_loss)
     draws_BT = uniforms(seed, "teacher dropping", batch.view, batch.index, len(features))
     kept_TB = keep_teachers(losses.total_TB.detach(), cfg.drop_prob, draws_BT.T)
     return Step((losses.total_TB * kept_TB).sum(), kept_TB, losses.detach(), moments)

@@ -20,6 +20,9 @@ from unic.models.dense_utils import sharing_weights
 
 T = TypeVar("T")
 
+Normalize = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""A function like `normalize`."""
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -56,6 +59,8 @@ class ImageEncoder(nn.Module):
             )
         self.model: Any = model
         self.name = name
+        self._normalize: Normalize = normalize
+        self._content_hash: str | None = None
         self.image_size = image_size
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
@@ -89,8 +94,20 @@ class ImageEncoder(nn.Module):
 
     def normalize(self, images: Pixels) -> Float[Tensor, "B 3 H W"]:
         """Floats with the model's mean and std, in the size they come in."""
-        pixels = images.float() / 255 if images.dtype == torch.uint8 else images
-        return (pixels - self.mean) / self.std
+        return self._normalize(images, self.mean, self.std)
+
+    def with_network(self, network: nn.Module, normalize: "Normalize | None" = None) -> "ImageEncoder":
+        """This encoder around another form of its network, which computes the same; its fingerprint stays.
+
+        network: a copy, whatever its weights look like. normalize: another form of that function; None: the same.
+        """
+        other = copy.copy(self)
+        # A copy of a module shares these with it.
+        other._modules, other._buffers = dict(self._modules), dict(self._buffers)
+        other.model = network
+        other._normalize = normalize or self._normalize
+        other._content_hash = self.fingerprint()
+        return other
 
     @property
     def stride(self) -> int:
@@ -117,6 +134,7 @@ class ImageEncoder(nn.Module):
         # A copy of a module shares these with it.
         resized._modules, resized._buffers = dict(original._modules), dict(original._buffers)
         resized.model = original._model_at(height, width)
+        resized._content_hash = None
         resized.size = (height, width)
         resized._original = (original,)
         return resized
@@ -140,6 +158,8 @@ class ImageEncoder(nn.Module):
 
     def fingerprint(self) -> str:
         """sha256 of everything that decides the output: weights, preprocessing, and where tokens are read."""
+        if self._content_hash is not None:
+            return self._content_hash
         choices = (self.image_size, self.mean.tolist(), self.std.tolist(), *self.reading())
         if self.size is not None:
             choices = (*choices, self.size)
@@ -212,3 +232,11 @@ class ImageEncoder(nn.Module):
         self.grid = (rows, rows)
         self.dim, self.patch_dim = self.widths
         self.patch_size = side // rows
+
+
+def normalize(
+    images: Pixels, mean: Float[Tensor, "3 1 1"], std: Float[Tensor, "3 1 1"]
+) -> Float[Tensor, "B 3 H W"]:
+    """uint8, or floats in [0, 1], as floats with a model's mean and std."""
+    pixels = images.float() / 255 if images.dtype == torch.uint8 else images
+    return (pixels - mean) / std

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from timm.layers.drop import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from unic.core.config import from_dict, to_dict
 from unic.core.errors import ConfigError, WeightsError
@@ -28,6 +30,23 @@ ENCODER_FILE = "encoder.safetensors"
 _NOTE = "unic.student"
 
 
+@dataclass(frozen=True)
+class StudentKernels:
+    """The functions a student is made of: those of its definition, or faster ones that compute the same.
+
+    encoder: from the encoder as it was built to the one that the student holds, with the same parameters.
+    read_blocks: (encoder, images) -> the tokens after each block.
+    project: (ladder, tokens after each block) -> {teacher: Tokens}.
+    """
+
+    encoder: Callable[[TimmEncoder], TimmEncoder] = lambda encoder: encoder
+    read_blocks: Callable[[TimmEncoder, Pixels], Sequence[Tokens]] = TimmEncoder.block_outputs
+    project: Callable[[Ladder, Sequence[Tokens]], dict[str, Tokens]] = Ladder.forward
+
+
+EXACT = StudentKernels()
+
+
 class Student(nn.Module):
     """Images -> {teacher: Tokens}. `encoder` is what is released; `ladder` is discarded after training.
 
@@ -37,14 +56,11 @@ class Student(nn.Module):
 
     _drop_probs: Float[Tensor, "P 1"]
 
-    def __init__(self, encoder: TimmEncoder, ladder: Ladder):
+    def __init__(self, encoder: TimmEncoder, ladder: Ladder, kernels: StudentKernels = EXACT):
         super().__init__()
-        self.encoder = encoder
+        self.encoder = encoder = kernels.encoder(encoder)
         self.ladder = ladder
-        self.project: Callable[[Sequence[Tokens]], dict[str, Tokens]] = ladder.forward
-        """What the ladder says of the blocks' outputs; a faster form may take its place."""
-        self.read_blocks: Callable[[Pixels], Sequence[Tokens]] = encoder.block_outputs
-        """The outputs of the encoder's blocks; likewise."""
+        self._kernels = kernels
         encoder.model.norm.requires_grad_(False)
         self.drop_paths = [module for module in encoder.modules() if isinstance(module, KeyedDropPath)]
         drop_probs = torch.tensor([drop_path.drop_prob for drop_path in self.drop_paths])
@@ -62,7 +78,18 @@ class Student(nn.Module):
             factors = ((draws.T.contiguous() >= self._drop_probs) / (1 - self._drop_probs)).unbind()
         for drop_path, factor in zip(self.drop_paths, factors, strict=True):
             drop_path.factor = factor
-        return self.project(self.read_blocks(images))
+        with record_function("student_forward"):
+            blocks = self.read_blocks(images)
+        with record_function("ladder_and_loss"):
+            return self.project(blocks)
+
+    def read_blocks(self, images: Pixels) -> Sequence[Tokens]:
+        """Tokens after each block of the encoder, before its final norm."""
+        return self._kernels.read_blocks(self.encoder, images)
+
+    def project(self, blocks: Sequence[Tokens]) -> dict[str, Tokens]:
+        """What the ladder makes of the tokens after each block: {teacher: Tokens of its widths}."""
+        return self._kernels.project(self.ladder, blocks)
 
     @property
     def num_draws(self) -> int:
@@ -85,14 +112,18 @@ class KeyedDropPath(nn.Module):
 
 
 def build_student(
-    cfg: StudentConfig, ladder: LadderConfig, teachers: Mapping[str, Widths], *, seed: int
+    cfg: StudentConfig,
+    ladder: LadderConfig,
+    teachers: Mapping[str, Widths],
+    *,
+    seed: int,
+    kernels: StudentKernels = EXACT,
 ) -> Student:
-    """A student with fresh weights, which are a function of the seed; the global generators are left alone."""
+    """A student with random weights, which are a function of the seed; the global generators are left alone."""
     encoder = build_encoder(cfg, seed=seed)
     with seeded_torch(seed, "ladder weights"):
-        return Student(
-            encoder, Ladder(teachers, dim=encoder.dim, num_blocks=len(encoder.model.blocks), cfg=ladder)
-        ).train()
+        projectors = Ladder(teachers, dim=encoder.dim, num_blocks=len(encoder.model.blocks), cfg=ladder)
+    return Student(encoder, projectors, kernels).train()
 
 
 def build_encoder(cfg: StudentConfig, *, seed: int, name: str = "student") -> TimmEncoder:

@@ -1,7 +1,8 @@
-"""From a recipe to everything a run needs, checked in the order of what is cheapest to find wrong."""
+"""From a recipe to everything that a run needs."""
 
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ from unic.core import distributed
 from unic.core.errors import ConfigError
 from unic.core.files import remove_leftovers
 from unic.core.run_folder import RunDir
+from unic.data.augment import ColorJitter, choose_color_jitter
 from unic.data.sources import Sources, read_sources
 from unic.data.worker_processes import auto_workers
-from unic.kernels.choose import apply_fast_kernels, images_at_once
+from unic.kernels.choose import Kernels, choose_kernels
 from unic.method.standardize import Standardizer
+from unic.models.encoder import ImageEncoder
 from unic.models.student import build_student
-from unic.teachers import licence, short_name
-from unic.teachers.live_teachers import LiveTeachers, load_teachers
+from unic.teachers import licence, load_teacher, short_name
+from unic.teachers.live_teachers import LiveTeachers, check_names
 from unic.train.checkpoint import TrainState, checkpoint_bytes, load_checkpoint
 from unic.train.init_from import initialize, read_init_source, without_statistics
 from unic.train.monitor.metric_sums import num_sums
@@ -29,83 +32,115 @@ from unic.train.recipe import Recipe
 log = logging.getLogger(__name__)
 
 
+AUTOCAST: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
+"""What a step is computed in, by the value of speed.precision; None: in the precision of the weights."""
+
+
 @dataclass(frozen=True)
-class RunContext:
-    """What stays the same while a run goes on."""
+class StepContext:
+    """What a training step needs, beside what changes in it (`TrainState`)."""
 
     recipe: Recipe
-    run: RunDir
     device: torch.device
-    sources: Sources
-    validation: Sources | None
     teachers: LiveTeachers
-    identity: dict[str, Any]
-    """Hashes of the teachers and of the list of images; they go into every checkpoint."""
+    kernels: Kernels
+    color_jitter: ColorJitter
+    micro_batch: int
     steps_per_epoch: int
     num_steps: int
-    workers: int
-    micro_batch: int
 
     @property
     def teacher_names(self) -> list[str]:
         return list(self.teachers.dims)
 
 
+@dataclass(frozen=True)
+class RunContext(StepContext):
+    """What stays the same while a run goes on."""
+
+    run: RunDir
+    sources: Sources
+    validation: Sources | None
+    identity: dict[str, Any]
+    """Hashes of the teachers and of the list of images; they go into every checkpoint."""
+    workers: int
+
+
 def build_run(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[RunContext, TrainState]:
-    """What stays the same while a run goes on, and its state at step 0. Each process does this by itself."""
+    """What stays the same while a run goes on, and its state at step 0. Each process does this by itself.
+
+    What is cheapest to find wrong is checked first.
+    """
     sources = read_sources(recipe.data.root)
     validation = read_sources(recipe.data.val_root) if recipe.data.val_root else None
     steps_per_epoch = epoch_steps(recipe, len(sources))
     # What this run has saved goes first: `resume` will take that up, so the start need not even be there any more.
     saved = run.checkpoints.is_dir() and any(run.checkpoints.glob("step-*"))
-    found = read_init_source(Path(recipe.start).expanduser()) if recipe.start and not saved else None
-
-    encoders = load_teachers(recipe.teachers)
-    widths = {encoder.name: encoder.widths for encoder in encoders}
-    student = build_student(recipe.student, recipe.ladder, widths, seed=recipe.seed).to(device)
-    teachers = LiveTeachers(encoders, student.encoder.grid).to(device)
-    standardizers = {name: Standardizer(w, recipe.statistics).to(device) for name, w in widths.items()}
-    optimizer = build_optimizer(student.named_parameters(), recipe.optim)
-    window = torch.zeros(num_sums(len(widths)), device=device)
-    state = TrainState(student, standardizers, optimizer, window)
-    identity = {
-        "teachers": teachers.fingerprints(),
-        "licences": {short_name(reference): licence(reference) for reference in recipe.teachers},
-        "data": sources.identity(),
-        "num_images": len(sources),
-    }
-    if found is not None:
-        state.start = initialize(found, student, standardizers)
-        _check_statistics(recipe, without_statistics(state.start, list(widths)))
-    # Last: it rounds the teachers' weights, and replaces modules of the student.
-    if recipe.speed.kernels == "fast":
-        autocast = torch.bfloat16 if recipe.speed.precision == "bf16" else None
-        apply_fast_kernels(student, teachers, standardizers.values(), device, autocast)
-        if device.type != "cpu":
-            log.info(
-                "the first step compiles for this device, which can take half a minute; later runs find it done"
-            )
+    source = read_init_source(Path(recipe.start).expanduser()) if recipe.start and not saved else None
+    step, state = build_step(recipe, device, steps_per_epoch=steps_per_epoch)
+    if source is not None:
+        state.start = initialize(source, state.student, state.standardizers)
+        _check_statistics(recipe, without_statistics(state.start, step.teacher_names))
+    if step.kernels.compiles:
+        log.info(
+            "the first step compiles for this device, which can take half a minute; later runs find it done"
+        )
     context = RunContext(
-        recipe=recipe,
+        **vars(step),
         run=run,
-        device=device,
         sources=sources,
         validation=validation,
-        teachers=teachers,
-        identity=identity,
-        steps_per_epoch=steps_per_epoch,
-        num_steps=recipe.optim.num_steps(steps_per_epoch),
+        identity={
+            "teachers": step.teachers.fingerprints(),
+            "licences": {short_name(reference): licence(reference) for reference in recipe.teachers},
+            "data": sources.identity(),
+            "num_images": len(sources),
+        },
         workers=auto_workers() if recipe.speed.workers is None else recipe.speed.workers,
-        micro_batch=micro_batch(
-            recipe, images_at_once(student, device) if recipe.speed.kernels == "fast" else None
-        ),
     )
     log.info(
         "%d images, %d steps of %d (%.1f epochs); student %.1f M parameters, ladder %.1f M; teachers %s",
         len(sources), context.num_steps, recipe.optim.batch_size, recipe.optim.epochs,
-        _millions(student.encoder), _millions(student.ladder), ", ".join(context.teacher_names),
+        _millions(state.student.encoder), _millions(state.student.ladder), ", ".join(context.teacher_names),
     )  # fmt: skip
     return context, state
+
+
+def build_step(
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    steps_per_epoch: int,
+    load: Callable[[str], ImageEncoder] = load_teacher,
+) -> tuple[StepContext, TrainState]:
+    """Teachers, student, statistics and optimiser of a recipe, at step 0. load: from a reference to a teacher."""
+    check_names(recipe.teachers)
+    kernels = choose_kernels(recipe.speed.kernels, device, AUTOCAST[recipe.speed.precision])
+    # One at a time, so that no more than one is in memory in the form it was loaded in.
+    encoders = [kernels.frozen(load(reference).to(device)) for reference in recipe.teachers]
+    widths = {encoder.name: encoder.widths for encoder in encoders}
+    student = build_student(recipe.student, recipe.ladder, widths, seed=recipe.seed, kernels=kernels.student)
+    student.to(device)
+    state = TrainState(
+        student=student,
+        standardizers={
+            name: Standardizer(width, recipe.statistics, kernels.statistics).to(device)
+            for name, width in widths.items()
+        },
+        optimizer=build_optimizer(student.named_parameters(), recipe.optim),
+        metric_sums=torch.zeros(num_sums(len(widths)), device=device),
+    )
+    step = StepContext(
+        recipe=recipe,
+        device=device,
+        teachers=LiveTeachers(encoders, student.encoder.grid).to(device),
+        kernels=kernels,
+        color_jitter=choose_color_jitter(recipe.data.views, device, recipe.speed.kernels),
+        micro_batch=micro_batch(recipe, kernels.images_at_once(student.encoder)),
+        steps_per_epoch=steps_per_epoch,
+        num_steps=recipe.optim.num_steps(steps_per_epoch),
+    )
+    return step, state
 
 
 def epoch_steps(recipe: Recipe, num_images: int) -> int:

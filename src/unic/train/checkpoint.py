@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 class TrainState:
     """What changes while a run goes on, and what it began with.
 
-    step: steps done; window: sums of metrics since the last line of the log; start: None for fresh weights.
+    step: steps done; metric_sums: since the last line of the log; start: None for fresh weights.
     """
 
     student: Student
     standardizers: dict[str, Standardizer]
     optimizer: torch.optim.AdamW
-    window: Tensor
+    metric_sums: Tensor
     step: int = 0
     start: InitRecord | None = None
 
@@ -57,7 +57,7 @@ def load_checkpoint(parent: Path, state: TrainState, *, set_aside: bool) -> dict
     refuse_imported(parent.parent)
     load_strictly(state.student, load_file(folder / "model.safetensors"), str(folder))
     statistics = load_file(folder / "statistics.safetensors")
-    state.window = statistics.pop("window").to(state.window.device)
+    state.metric_sums = statistics.pop("window").to(state.metric_sums.device)
     load_strictly(nn.ModuleDict(state.standardizers), statistics, str(folder))
     _load_optimizer(state, load_file(folder / "optimizer.safetensors"))
     meta = read_json(folder / "meta.json")
@@ -91,7 +91,7 @@ def checkpoint_bytes(student: nn.Module) -> int:
 
 def _write(folder: Path, state: TrainState, identity: dict[str, Any]) -> None:
     write_weights(folder / "model.safetensors", state.student.state_dict())
-    statistics = {**nn.ModuleDict(state.standardizers).state_dict(), "window": state.window}
+    statistics = {**nn.ModuleDict(state.standardizers).state_dict(), "window": state.metric_sums}
     write_weights(folder / "statistics.safetensors", statistics)
     write_weights(folder / "optimizer.safetensors", _optimizer_tensors(state))
     start = None if state.start is None else asdict(state.start)

@@ -28,17 +28,13 @@ from unic.train.init_from import without_statistics
 from unic.train.log import RunLog
 from unic.train.monitor.fidelity import Fidelity
 from unic.train.monitor.metric_sums import readable, validation_sums
-from unic.train.optim import cosine, learning_rate
 from unic.train.recipe import FREE_TO_CHANGE, Recipe
 from unic.train.signals import stop_requested
 from unic.train.train_step import (
-    all_finite,
-    apply_update,
     autocast,
-    forward_backward,
-    mean_gradients,
     measure_statistics,
     parallel_student,
+    train_step,
     what_is_not_finite,
 )
 
@@ -97,29 +93,22 @@ def _run_steps(context: RunContext, state: TrainState, bad: BadImages, stopped: 
     cfg, limit = context.recipe, context.recipe.data.max_bad * len(context.sources)
     student = parallel_student(context, state.student)
     last_save, num_skipped = time.monotonic(), 0
-    fidelity, outcomes = Fidelity(context), AsyncScalars(context.device)
+    fidelity, step_scalars = Fidelity(context), AsyncScalars(context.device)
     with RunLog(context, state.step, state.student.encoder.dim) as report:
         for micro_batches in _batches(context, bad, state.step, context.num_steps):
             flags = torch.tensor(
                 [stopped(), _checkpoint_due(context, state, last_save), len(bad) > limit]
             ).float()
-            sums, moments, flags = forward_backward(context, state, student, micro_batches, flags)
-            grad_norm = mean_gradients(state, sums, cfg.optim.max_grad_norm)
-            lr = learning_rate(state.step, cfg.optim, context.steps_per_epoch)
-            rate = cosine(state.step, context.num_steps, cfg.statistics.rate_start, cfg.statistics.rate_end)
-            finite = all_finite(sums, grad_norm, moments)
-            apply_update(state, moments, lr=lr, rate=rate, finite=finite)
-            state.window += sums.where(finite, 0)
-            outcomes.send(state.step, finite, grad_norm, flags, sums)
-            state.optimizer.zero_grad()
-            state.step += 1
+            outcome = train_step(context, state, student, micro_batches, flags)
+            state.metric_sums += outcome.sums.where(outcome.finite, 0)
+            step_scalars.send(state.step - 1, outcome.finite, outcome.grad_norm, outcome.flags, outcome.sums)
 
             stop = save = False
-            for outcome in outcomes.arrived(all_of_them=state.step == context.num_steps):
-                num_skipped = 0 if outcome.finite else num_skipped + 1
+            for scalars in step_scalars.arrived(all_of_them=state.step == context.num_steps):
+                num_skipped = 0 if scalars.finite else num_skipped + 1
                 if num_skipped:
-                    _skip(context, outcome, num_skipped)
-                asked_to_stop, asked_to_save, too_many_bad = (flag > 0 for flag in outcome.flags)
+                    _skip(context, scalars, num_skipped)
+                asked_to_stop, asked_to_save, too_many_bad = (flag > 0 for flag in scalars.flags)
                 stop, save = stop or asked_to_stop, save or asked_to_save
                 if too_many_bad:
                     _save(context, state, must=False)
@@ -129,10 +118,10 @@ def _run_steps(context: RunContext, state: TrainState, bad: BadImages, stopped: 
             if state.step % cfg.log.every == 0 or state.step == context.num_steps:
                 record = {
                     "epoch": state.step / context.steps_per_epoch,
-                    **readable(state.window, context.teacher_names),
+                    **readable(state.metric_sums, context.teacher_names),
                 }
-                record |= {"lr": lr, "rate": rate, "grad_norm": grad_norm.item()}
-                state.window.zero_()
+                record |= {"lr": outcome.lr, "rate": outcome.rate, "grad_norm": outcome.grad_norm.item()}
+                state.metric_sums.zero_()
             if _validation_due(context, state):
                 record |= _validate(context, state)
             if fidelity.due(state.step):
@@ -151,7 +140,7 @@ def _run_steps(context: RunContext, state: TrainState, bad: BadImages, stopped: 
 def _validate(context: RunContext, state: TrainState) -> dict[str, float]:
     """Mean losses on the validation images, shared by all processes, without dropping."""
     assert context.validation is not None, "called only where there are validation images"
-    sums = torch.zeros_like(state.window)
+    sums = torch.zeros_like(state.metric_sums)
     batches = evaluation_batches(
         context.validation.paths(),
         context.recipe.data.views.image_size,
@@ -210,9 +199,9 @@ def _validation_due(context: RunContext, state: TrainState) -> bool:
     return state.step % every == 0 or state.step == context.num_steps
 
 
-def _skip(context: RunContext, outcome: StepScalars, num_skipped: int) -> None:
-    bad = what_is_not_finite(outcome.sums, outcome.grad_norm, context.teacher_names)
-    what = f"step {outcome.step}: not finite: {', '.join(bad)}"
+def _skip(context: RunContext, scalars: StepScalars, num_skipped: int) -> None:
+    bad = what_is_not_finite(scalars.sums, scalars.grad_norm, context.teacher_names)
+    what = f"step {scalars.step}: not finite: {', '.join(bad)}"
     if num_skipped < MAX_SKIPPED:
         log.warning("%s; the step is skipped", what)
         return

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from unic.core.config import check_finite
 from unic.core.errors import ConfigError
@@ -62,14 +62,16 @@ class SpeedConfig:
     """How fast, never what: these may change between the parts of a run (bf16 within its rounding)."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
-    kernels: Literal["fast", "plain"] = "fast"
-    """plain: every part as its definition stands; fast: the same to rounding, in less time. On an accelerator it needs
+    kernels: Literal["fast", "exact"] = "fast"
+    """exact: every part as its definition stands; fast: the same to rounding, in less time. On an accelerator it needs
     torch's compiler, and with it a C compiler."""
     micro_batch: int | None = None
     """Most images a process handles at once; gradients of the rest are accumulated. None: its share of the batch; with
     fast kernels on a CPU, as many of these as its caches hold."""
     workers: int | None = None
     """Processes that read images. None: chosen from the number of cores."""
+
+    OLD_VALUES: ClassVar = {"kernels": {"plain": "exact"}}
 
     def __post_init__(self):
         if self.micro_batch is not None and self.micro_batch < 1:

@@ -6,30 +6,70 @@ import contextlib
 import inspect
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import record_function
 
 from unic.core import distributed
 from unic.core.device import to_device
 from unic.data.augment import augment
-from unic.kernels.token_loss import TOKEN_LOSSES
 from unic.method.standardize import Moments
 from unic.method.step import Step, distill_step
 from unic.method.tokens import Batch
-from unic.train.build_run import RunContext
+from unic.train.build_run import AUTOCAST, StepContext
 from unic.train.checkpoint import TrainState
 from unic.train.monitor.metric_sums import num_kept, pack, readable, step_sums, unpack
+from unic.train.optim import cosine, learning_rate
 
 # As in torch's clipping of gradients.
 _EPS = 1e-6
 
 
+@dataclass(frozen=True)
+class StepOutcome:
+    """What a step was, still on the device. sums: as in monitor/metric_sums.py, of all processes, as `flags` are."""
+
+    sums: Float[Tensor, " S"]
+    flags: Float[Tensor, " F"]
+    grad_norm: Float[Tensor, ""]
+    finite: Bool[Tensor, ""]
+    lr: float
+    rate: float
+    """Of the moving averages of the teachers' statistics."""
+
+
+def train_step(
+    context: StepContext,
+    state: TrainState,
+    student: nn.Module,
+    micro_batches: Sequence[Batch],
+    flags: Float[Tensor, " F"],
+) -> StepOutcome:
+    """Moves weights, statistics and `state.step` by one step over this process's micro-batches.
+
+    student: `state.student`, or what shares its gradients between processes.
+    flags: numbers that are summed over processes on the way.
+    """
+    cfg = context.recipe
+    sums, moments, flags = forward_backward(context, state, student, micro_batches, flags)
+    with record_function("optimizer"):
+        grad_norm = mean_gradients(state, sums, cfg.optim.max_grad_norm)
+        lr = learning_rate(state.step, cfg.optim, context.steps_per_epoch)
+        rate = cosine(state.step, context.num_steps, cfg.statistics.rate_start, cfg.statistics.rate_end)
+        finite = all_finite(sums, grad_norm, moments)
+        apply_update(state, moments, lr=lr, rate=rate, finite=finite)
+        state.optimizer.zero_grad()
+    state.step += 1
+    return StepOutcome(sums, flags, grad_norm, finite, lr, rate)
+
+
 def forward_backward(
-    context: RunContext,
+    context: StepContext,
     state: TrainState,
     student: nn.Module,
     micro_batches: Sequence[Batch],
@@ -42,7 +82,8 @@ def forward_backward(
     steps: list[Step] = []
     for number, batch in enumerate(micro_batches):
         last = number == len(micro_batches) - 1
-        batch = photometric(context, batch)
+        with record_function("augmentation"):
+            batch = photometric(context, batch)
         with _gradients_shared(student, last):
             with autocast(context):
                 step = distill_step(
@@ -53,9 +94,10 @@ def forward_backward(
                     context.recipe.loss,
                     seed=context.recipe.seed,
                     num_drop_paths=state.student.num_draws,
-                    token_loss=TOKEN_LOSSES[context.recipe.speed.kernels],
+                    token_loss=context.kernels.token_loss,
                 )
-            step.loss_sum.backward()
+            with record_function("backward"):
+                step.loss_sum.backward()
         steps.append(step)
     parts = [to_device(flags, context.device), torch.stack([step_sums(step) for step in steps]).sum(0)]
     moments = total([step.moments for step in steps])
@@ -101,7 +143,7 @@ def apply_update(
 
 @torch.no_grad()
 def measure_statistics(
-    context: RunContext,
+    context: StepContext,
     state: TrainState,
     micro_batches: Sequence[Batch],
     rate: float,
@@ -129,19 +171,18 @@ def what_is_not_finite(sums: Float[Tensor, " S"], grad_norm: float, teachers: Se
     return bad
 
 
-def photometric(context: RunContext, batch: Batch) -> Batch:
-    """The batch on its device, recoloured; outside of autocast, because pixels are worth full precision."""
-    at_once = context.recipe.speed.kernels == "fast"
-    return augment(batch, context.recipe.seed, context.recipe.data.views, context.device, at_once=at_once)
+def photometric(context: StepContext, batch: Batch) -> Batch:
+    """The batch on its device, in new colours; outside of autocast, because pixels are worth full precision."""
+    recipe = context.recipe
+    return augment(batch, recipe.seed, recipe.data.views, context.device, context.color_jitter)
 
 
-def autocast(context: RunContext) -> torch.autocast:
-    return torch.autocast(
-        context.device.type, torch.bfloat16, enabled=context.recipe.speed.precision == "bf16"
-    )
+def autocast(context: StepContext) -> torch.autocast:
+    dtype = AUTOCAST[context.recipe.speed.precision]
+    return torch.autocast(context.device.type, dtype, enabled=dtype is not None)
 
 
-def parallel_student(context: RunContext, student: nn.Module) -> nn.Module:
+def parallel_student(context: StepContext, student: nn.Module) -> nn.Module:
     """The student whose gradients are shared between processes; itself when there is one process."""
     if distributed.world_size() == 1:
         return student

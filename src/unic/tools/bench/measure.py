@@ -1,4 +1,4 @@
-"""What a training step of a recipe costs on this machine, plain and fast side by side. Nothing is ever downloaded.
+"""What a training step of a recipe costs on this machine, exact and fast side by side. Nothing is ever downloaded.
 
 Each setting lives in a process of its own, because its memory, and what it asks of malloc, are those of a process;
 they take turns, one step each (on an accelerator eight), so that other work on the machine disturbs all of them alike.
@@ -20,14 +20,14 @@ from unic.tools.bench.analytic_flops import analytic_flops
 from unic.tools.bench.data_throughput import DataThroughput, time_reading
 from unic.tools.bench.machine import commit, matmul_flops, processor
 from unic.tools.bench.subprocess_runner import SubprocessRunner
-from unic.tools.bench.timed_step import PARTS, StepFacts, Timed
+from unic.tools.bench.timed_step import StepFacts, Timed
 from unic.tools.estimate import IMAGENET_1K, UTILISATION, Estimate, estimate
 from unic.train.recipe import Recipe
 
 # Rounds after the first steps that are not timed: so long do a process's blocks of memory take to find their places.
 _WARM_UP = 2
 
-# Largest relative difference between the losses of plain and fast: rounding, and nothing else.
+# Largest relative difference between the losses of exact and fast: rounding, and nothing else.
 TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}
 
 
@@ -43,7 +43,7 @@ class BenchOptions:
     image_size: int | None = None
     """Pixels a side of views and student; None: the recipe's."""
     fp32: bool = False
-    """Also plain fp32: slow, and one more student in memory."""
+    """Also exact fp32: slow, and one more student in memory."""
     threads: int | None = None
     """Threads of the processor; None: torch's choice."""
     data_root: tuple[str, ...] = ()
@@ -71,9 +71,10 @@ class Setting(NamedTuple):
 
 @runtime_checkable
 class Measured(Protocol):
-    """A setting that can be asked for steps; `SubprocessRunner` is one, and so is `TrainingStep` itself."""
+    """A setting that can be asked for steps; `SubprocessRunner` is one, and so is `TimedStep` itself."""
 
     def step(self) -> Timed: ...
+    def shares(self) -> dict[str, float]: ...
     def count_host_syncs(self) -> int | None: ...
     def facts(self) -> StepFacts: ...
     def close(self) -> None: ...
@@ -110,11 +111,11 @@ def measure(
         first: dict[Setting, Timed] = {}
         parity: dict[str, dict[str, Any]] = {}
         for precision in ("fp32", "bf16") if choices.fp32 else ("bf16",):
-            plain, fast = Setting("plain", precision), Setting("fast", precision)
-            for setting in (plain, fast):
+            exact, fast = Setting("exact", precision), Setting("fast", precision)
+            for setting in (exact, fast):
                 running[setting] = begin(setting)
                 first[setting] = running[setting].step()
-            parity[precision] = _parity(first[plain], first[fast], precision)
+            parity[precision] = _parity(first[exact], first[fast], precision)
             if precision == "fp32":  # makes room: it was here to be compared only
                 running.pop(fast).close()
         settings = list(running)
@@ -149,7 +150,7 @@ def measure(
         "matmul_flops_per_second": peaks,
         "parity": parity,
         "settings": rows,
-        "ratio": best / rows["plain bf16"]["images_per_second"] if agreed else None,
+        "ratio": best / rows["exact bf16"]["images_per_second"] if agreed else None,
         "bytes_reduced": {"metrics_and_moments": facts.metrics_bytes, "gradients": facts.gradient_bytes},
         "reading": reading._asdict(),
         "whole_recipe": _whole(whole, reading, best),
@@ -182,13 +183,13 @@ def _turned(settings: Sequence[Setting], number: int) -> list[Setting]:
     return [*settings[number:], *settings[:number]]
 
 
-def _parity(plain: Timed, fast: Timed, precision: str) -> dict[str, Any]:
-    loss = _difference(plain.loss, fast.loss)
+def _parity(exact: Timed, fast: Timed, precision: str) -> dict[str, Any]:
+    loss = _difference(exact.loss, fast.loss)
     return {
-        "loss_plain": plain.loss,
+        "loss_exact": exact.loss,
         "loss_fast": fast.loss,
         "loss_difference": loss,
-        "gradient_norm_difference": _difference(plain.gradient_norm, fast.gradient_norm),
+        "gradient_norm_difference": _difference(exact.gradient_norm, fast.gradient_norm),
         "tolerance": TOLERANCE[precision],
         "agreed": loss <= TOLERANCE[precision],
     }
@@ -200,14 +201,14 @@ def _difference(a: float, b: float) -> float:
 
 
 def _row(timed: list[Timed], measured: Measured, batch: int, flops: int, peak: float) -> dict[str, Any]:
-    totals = [found.total for found in timed]
+    totals = [step.seconds for step in timed]
     total = statistics.median(totals)
     facts = measured.facts()
     return {
         "seconds": total,
         "seconds_least": min(totals),
         "seconds_most": max(totals),
-        "seconds_by_part": {part: statistics.median(found.seconds[part] for found in timed) for part in PARTS},
+        "seconds_by_part": {part: share * total for part, share in measured.shares().items()},
         "images_per_second": batch / total,
         "share_of_matmul_peak": flops * batch / total / peak,
         "peak_memory_bytes": facts.peak_memory_bytes,

@@ -70,13 +70,13 @@ def _lines(found: dict[str, Any]) -> list[str]:
 
 def _ratio(found: dict[str, Any]) -> str:
     if found["ratio"] is None:
-        return "no ratio: plain and fast do not compute the same loss, so their times cannot be compared"
-    return f"fast is {found['ratio']:.2f} times as fast as plain, in bf16"
+        return "no ratio: exact and fast do not compute the same loss, so their times cannot be compared"
+    return f"fast is {found['ratio']:.2f} times as fast as exact, in bf16"
 
 
 def _compared(precision: str, parity: dict[str, Any]) -> str:
     return (
-        f"losses of plain and fast, {precision}: {parity['loss_plain']:.6f} and {parity['loss_fast']:.6f}, relative "
+        f"losses of exact and fast, {precision}: {parity['loss_exact']:.6f} and {parity['loss_fast']:.6f}, relative "
         f"difference {parity['loss_difference']:.1e} (at most {parity['tolerance']:.0e}); of the gradients' norm "
         f"{parity['gradient_norm_difference']:.1e}"
     )

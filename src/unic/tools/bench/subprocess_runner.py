@@ -14,12 +14,12 @@ import torch
 from unic.core.errors import ConfigError, UnicError
 from unic.core.plugins import import_plugin
 from unic.kernels.malloc import disable_trim
-from unic.tools.bench.timed_step import StepFacts, Timed, TrainingStep
+from unic.tools.bench.timed_step import StepFacts, Timed, TimedStep
 from unic.train.recipe import Recipe
 
 
 class SubprocessRunner:
-    """A `TrainingStep` that lives elsewhere; errors of its user's making arrive here."""
+    """A `TimedStep` that lives elsewhere; errors of its user's making arrive here."""
 
     def __init__(self, recipe: Recipe, device: torch.device, threads: int):
         context = multiprocessing.get_context("spawn")  # a fork would share the memory that is to be measured
@@ -32,6 +32,9 @@ class SubprocessRunner:
 
     def step(self) -> Timed:
         return self._ask("step")
+
+    def shares(self) -> dict[str, float]:
+        return self._ask("shares")
 
     def count_host_syncs(self) -> int | None:
         return self._ask("count_host_syncs")
@@ -61,7 +64,7 @@ class SubprocessRunner:
 def _serve(connection: Connection, recipe: Recipe, device: str, threads: int, plugins: list[Path]) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     torch.set_num_threads(threads)
-    measured: TrainingStep | None = None
+    measured: TimedStep | None = None
     with contextlib.suppress(EOFError, KeyboardInterrupt):  # whoever asked is gone
         while True:
             what = connection.recv()
@@ -71,7 +74,7 @@ def _serve(connection: Connection, recipe: Recipe, device: str, threads: int, pl
                         import_plugin(plugin)
                     if recipe.speed.kernels == "fast" and device == "cpu":
                         disable_trim()
-                    measured = TrainingStep(recipe, torch.device(device))
+                    measured = TimedStep(recipe, torch.device(device))
                 connection.send((getattr(measured, what)(), None))
             except (UnicError, OSError, ImportError) as error:
                 connection.send((None, error))

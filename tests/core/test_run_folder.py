@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unic.core import run_folder
+from unic.core import files
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.files import (
     check_folder,
@@ -65,7 +65,7 @@ def test_an_error_at_any_point_of_writing_leaves_no_folder(
         fired.append(name)
         raise error
 
-    monkeypatch.setattr(run_folder, name, fail)
+    monkeypatch.setattr(files, name, fail)
     with pytest.raises(error):
         write_folder(tmp_path / "step-00000001", fill)
     assert fired == [name] and not list(tmp_path.iterdir())

@@ -22,7 +22,7 @@ from unic.data.sources import read_sources
 from unic.evals.knn import knn_predict
 from unic.method.feature_metrics import effective_rank, explained_variance
 from unic.method.tokens import Batch
-from unic.train import loop
+from unic.train import loop, train_step
 from unic.train.build_run import build_run, resume
 from unic.train.monitor import fidelity
 from unic.train.monitor.alarms import behind, collapses
@@ -202,8 +202,8 @@ def collapsing(monkeypatch):
                         parameter.copy_(own)
 
         kept: list[torch.Tensor] = []
-        real = loop.apply_update
-        monkeypatch.setattr(loop, "apply_update", apply_update)
+        real = train_step.apply_update
+        monkeypatch.setattr("unic.train.train_step.apply_update", apply_update)
 
     return at
 

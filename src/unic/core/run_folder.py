@@ -4,12 +4,8 @@ RUN/ config.json  environment.json  metrics.jsonl  results.jsonl  checkpoints/st
 """
 
 import contextlib
-import fcntl
 import json
-import os
 import re
-import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,7 @@ from unic.core.config import differences, read_json
 from unic.core.environment import environment
 from unic.core.errors import ConfigError
 from unic.core.files import TEMPORARY, read_lines, remove_leftovers, write_atomically, write_json
+from unic.core.locks import refuse_if_locked
 
 
 @contextlib.contextmanager
@@ -47,7 +44,7 @@ def open_run(
         raise ConfigError(
             f"{folder} is not empty and no run of unic ({', '.join(foreign[:3])}); give --out an empty folder"
         )
-    with _locked(folder):
+    with refuse_if_locked(folder / "run.lock", str(folder)):
         if "config.json" in names:
             _check_config(folder, config, free_to_change, complete)
         remove_leftovers(folder)
@@ -97,24 +94,6 @@ class RunDir:
         """Drops the records of steps that a restart will repeat."""
         kept = [record for record in self.read(file) if record["step"] <= step]
         write_atomically(self.folder / file, "".join(json.dumps(record) + "\n" for record in kept).encode())
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    try:
-        file = (folder / "run.lock").open("a+")
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: forked data workers would keep it
-        except (BlockingIOError, PermissionError) as error:
-            file.seek(0)
-            raise ConfigError(f"{folder} is in use by {file.read().strip() or 'another process'}") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}\n")
-        file.flush()
-        yield
 
 
 def _unwritable(folder: Path, error: OSError) -> ConfigError:

@@ -6,21 +6,18 @@ A fetch that was cut short goes on where it stopped. UNIC_MIRROR in the environm
 URL, or a folder whose files are used where they lie.
 """
 
-import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
-from filelock import FileLock, Timeout
-
 from unic.core.cache_dir import cache_dir
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.files import file_sha256, write_atomically
+from unic.core.locks import wait_until_unlocked
 from unic.teachers.download import Download, FailedError
 
 log = logging.getLogger(__name__)
@@ -82,7 +79,8 @@ def fetch(file: WeightsFile, *, verify: bool = False) -> Path:
     url = f"{mirror}/{quote(file.name)}" if mirror else file.url
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(target):
+        lock = target.with_name(f"{target.name}.lock")
+        with wait_until_unlocked(lock, f"{target.name}: another process is fetching it; waiting for that"):
             if target.is_file():  # another process has fetched it
                 _check(file, target, verify)
             else:
@@ -124,20 +122,6 @@ def _mirror() -> Path | str | None:
             f"UNIC_MIRROR={text}: no such folder; wanted a folder, file:///folder or http(s)://host/path"
         )
     return folder
-
-
-@contextlib.contextmanager
-def _lock(target: Path) -> Iterator[None]:
-    lock = FileLock(target.with_name(f"{target.name}.lock"))
-    try:
-        lock.acquire(timeout=0.2)
-    except Timeout:
-        log.info("%s: another process is fetching it; waiting for that", target.name)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _move_into_place(download: Download, file: WeightsFile, target: Path) -> None:

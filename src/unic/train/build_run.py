@@ -79,7 +79,7 @@ def build_run(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[RunCon
     source = read_init_source(Path(recipe.start).expanduser()) if recipe.start and not saved else None
     step, state = build_step(recipe, device, steps_per_epoch=steps_per_epoch)
     if source is not None:
-        state.start = initialize(source, state.student, state.standardizers)
+        state.start = initialize(source, recipe.student, state.student, state.standardizers)
         _check_statistics(recipe, without_statistics(state.start, step.teacher_names))
     if step.kernels.compiles:
         log.info(

@@ -72,21 +72,26 @@ def read_init_source(path: Path) -> InitSource:
     )
 
 
-def initialize(found: InitSource, student: Student, standardizers: Mapping[str, Standardizer]) -> InitRecord:
+def initialize(
+    found: InitSource, cfg: StudentConfig, student: Student, standardizers: Mapping[str, Standardizer]
+) -> InitRecord:
     """Takes over the encoder, and projectors and statistics of the teachers that both runs have; says which.
 
-    The position embedding is resampled where the image size differs. Raises WeightsError or ConfigError when the
-    encoder, or what a shared teacher needs, has another shape here.
+    cfg: that of `student`, whose own modules may be faster forms. The position embedding is resampled where the image
+    size differs. Raises WeightsError or ConfigError when the encoder, or what a shared teacher needs, has another shape
+    here.
     """
     model = student.encoder.model
-    there, here = (_dimensions(encoder.model) for encoder in (found.encoder, student.encoder))
+    with torch.device("meta"):
+        wanted = build_encoder(cfg, seed=0)
+    there, here = (_dimensions(encoder.model) for encoder in (found.encoder, wanted))
     if there != here:
         raise ConfigError(
             f"start {found.path} holds a student of {there}, and this recipe asks for {here}; set student.* as in its "
             f"config.json (only image_size and drop_path may differ)"
         )
     load_strictly(model, fit_positions(found.weights, model, Resampling()), f"start {found.path}")
-    if _architecture(found.encoder.model) != _architecture(model):
+    if _architecture(found.encoder.model) != _architecture(wanted.model):
         raise ConfigError(
             f"start {found.path} holds a student of the same shapes and another architecture (number of heads, norms "
             f"or activation); only student.image_size and student.drop_path may differ from its own"

@@ -19,7 +19,7 @@ from unic.core.run_folder import RunDir
 from unic.kernels import choose
 from unic.kernels.gelu import FastGelu
 from unic.models.student import build_student
-from unic.students.loaded_student import read_run
+from unic.students.run_reader import read_run
 from unic.train.build_run import build_run
 from unic.train.checkpoint import TrainState
 from unic.train.loop import train
@@ -248,7 +248,7 @@ def test_places_without_a_student_are_explained(first, begin, tmp_path):
     model.write_bytes(model.read_bytes()[:-1])
     for place, expected in (
         (tmp_path / "nowhere", "no such run folder or file"),
-        (tmp_path / "other.safetensors", "does not say which student it is"),
+        (tmp_path / "other.safetensors", "is no student"),
         (tmp_path / "empty", "is no run folder: it has no config.json"),
         (begun, "holds no checkpoint yet"),
         (damaged, "every checkpoint there is damaged; give another"),

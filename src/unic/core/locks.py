@@ -39,7 +39,7 @@ def refuse_if_locked(path: Path, what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def wait_until_unlocked(path: Path, message: str) -> Iterator[None]:
-    """Holds the lock for the length of the block, however long another keeps it until then; `message` says why it waits."""
+    """Holds the lock for the length of the block. While another process has it, waits and logs `message`."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=_BEFORE_A_MESSAGE_SECONDS)

@@ -29,6 +29,8 @@ from unic.models.weights import load_strictly, read_metadata, read_weights, writ
 ENCODER_FILE = "encoder.safetensors"
 _NOTE = "unic.student"
 
+DEFAULT_RESAMPLING = Resampling()
+
 
 @dataclass(frozen=True)
 class StudentKernels:
@@ -126,14 +128,44 @@ def build_student(
     return Student(encoder, projectors, kernels).train()
 
 
-def build_encoder(cfg: StudentConfig, *, seed: int, name: str = "student") -> TimmEncoder:
-    """The student's encoder alone, with fresh weights."""
+def build_encoder(
+    cfg: StudentConfig,
+    *,
+    seed: int,
+    name: str = "student",
+    positions: tuple[Float[Tensor, "1 S D"], Resampling] | None = None,
+) -> TimmEncoder:
+    """The student's encoder alone, with random weights. positions: as TimmEncoder takes them."""
     with seeded_torch(seed, "student weights"):
         model = _vit(cfg)
     _key_drop_paths(model)
     return TimmEncoder(
-        model, name=name, image_size=cfg.image_size, mean=IMAGENET_MEAN, std=IMAGENET_STD, cls="token"
+        model,
+        name=name,
+        image_size=cfg.image_size,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        cls="token",
+        positions=positions,
     )
+
+
+def encoder_with_weights(
+    cfg: StudentConfig,
+    weights: Mapping[str, Tensor],
+    *,
+    name: str,
+    origin: str,
+    resampling: Resampling = DEFAULT_RESAMPLING,
+) -> TimmEncoder:
+    """The frozen encoder of a student, from its weights under timm's names.
+
+    The position embedding is brought to cfg.image_size as `resampling` says, where it is of another size.
+    Strict: raises WeightsError naming `origin`.
+    """
+    encoder = build_encoder(cfg, seed=0, name=name, positions=positions_of(weights, resampling))
+    load_strictly(encoder.model, fit_positions(weights, encoder.model, resampling), origin)
+    return encoder.eval().requires_grad_(False)
 
 
 def write_encoder(path: Path, cfg: StudentConfig, encoder: TimmEncoder) -> None:
@@ -152,10 +184,7 @@ def read_encoder(path: Path, *, image_size: int | None = None) -> TimmEncoder | 
         return None
     if image_size is not None:
         cfg = dataclasses.replace(cfg, image_size=image_size)
-    encoder = build_encoder(cfg, seed=0, name=path.stem)
-    load_strictly(encoder.model, fit_positions(weights, encoder.model, Resampling()), str(path))
-    encoder.positions = positions_of(weights, Resampling())
-    return encoder.eval().requires_grad_(False)
+    return encoder_with_weights(cfg, weights, name=path.stem, origin=str(path))
 
 
 def read_note(path: Path) -> StudentConfig | None:

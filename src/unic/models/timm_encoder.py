@@ -29,11 +29,9 @@ class TimmEncoder(ImageEncoder):
       `fc_norm` or attention pooling included); "auto" is the token where timm classifies from it, else pooled.
     layer: which block of a ViT or stage of a CNN the tokens come from, through the final norm where the model has
       one; negative ones count from the end, None is the last. A pooled CLS is always that of the whole model.
+    positions: the position embedding on the grid it came with, and how the family resamples it; None: the model's own.
     A CNN's patches are the cells of its feature map; a ViT's leave out class and register tokens.
     """
-
-    positions: tuple[Float[Tensor, "1 S D"], Resampling] | None = None
-    """The position embedding on the grid it came with, and how the family resamples it; None: the model's own."""
 
     def __init__(
         self,
@@ -45,9 +43,11 @@ class TimmEncoder(ImageEncoder):
         std: Sequence[float] = IMAGENET_STD,
         cls: ClsRule = "auto",
         layer: int | None = None,
+        positions: tuple[Float[Tensor, "1 S D"], Resampling] | None = None,
     ):
         super().__init__(model, name=name, image_size=image_size, mean=mean, std=std)
         self.layer = layer
+        self.positions = positions
         self.cls_rule = _cls_rule(model, cls, name)
         if _is_convolutional(model):
             # Depthwise convolutions on a CPU are four times faster in this layout (tf_efficientnet_lite0, 64 px).

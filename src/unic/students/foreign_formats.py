@@ -20,12 +20,12 @@ from unic.method.standardize import Standardizer
 from unic.models.config import LadderConfig, StudentConfig
 from unic.models.dinov2_format import dinov2_to_timm, resampling, student_config
 from unic.models.ladder import Ladder
-from unic.models.positions import positions_of
-from unic.models.student import ENCODER_FILE, build_encoder, read_note
+from unic.models.student import ENCODER_FILE, encoder_with_weights, read_note
 from unic.models.timm_encoder import TimmEncoder
-from unic.models.weights import below, load_strictly, read_file, state_dict
+from unic.models.weights import below, read_file, state_dict
 from unic.students.heads import HEADS_FILE, read_heads
-from unic.students.loaded_student import LoadedStudent, ladder_of, read_config, standardizers_of
+from unic.students.loaded_student import LoadedStudent, ladder_of, standardizers_of
+from unic.students.run_reader import read_config
 from unic.teachers import short_name
 
 # What the published files call their teachers, and what they are called here.
@@ -164,10 +164,8 @@ def _without_wrappers(content: Any, path: Path) -> dict[str, Tensor]:
 def _encoder(
     cfg: StudentConfig, state: dict[str, Tensor], name: str, path: Path, facts: Mapping[str, Any]
 ) -> TimmEncoder:
-    encoder = build_encoder(cfg, seed=0, name=name)
-    load_strictly(encoder.model, state, str(path))
-    encoder.positions = positions_of(state, resampling(facts["format"], registers="reg_token" in state))
-    return encoder.eval().requires_grad_(False)
+    how = resampling(facts["format"], registers="reg_token" in state)
+    return encoder_with_weights(cfg, state, name=name, origin=str(path), resampling=how)
 
 
 def _ladder_config(state: Mapping[str, Tensor], num_blocks: int, path: Path) -> LadderConfig:

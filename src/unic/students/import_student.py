@@ -14,7 +14,8 @@ from unic.core.files import TEMPORARY, file_sha256, write_folder, write_json
 from unic.models.student import ENCODER_FILE, write_encoder
 from unic.models.weights import write_weights
 from unic.students.foreign_formats import read_published
-from unic.students.loaded_student import LoadedStudent, read_run
+from unic.students.loaded_student import LoadedStudent
+from unic.students.run_reader import read_run
 
 IMPORTED_FILE = "imported.json"
 

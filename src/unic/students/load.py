@@ -10,7 +10,8 @@ from unic.models.encoder import ImageEncoder
 from unic.models.student import ENCODER_FILE, build_encoder
 from unic.models.timm_encoder import TimmEncoder
 from unic.students.foreign_formats import read_published
-from unic.students.loaded_student import LoadedStudent, read_config, read_run
+from unic.students.loaded_student import LoadedStudent
+from unic.students.run_reader import read_config, read_run
 from unic.teachers import TEACHERS, load_teacher, parse_reference
 
 
@@ -39,7 +40,12 @@ def load(reference: str | Path, head: str | None = None) -> ImageEncoder:
 
 
 def read_student(path: Path) -> LoadedStudent:
-    """A student from the folder of its run, or from a file."""
+    """A student from the folder of its run, or from a file: the one way in for students of every format.
+
+    Raises FileNotFoundError, ConfigError for a folder that is no run, WeightsError for what is damaged or no student.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such run folder or file")
     if path.is_dir() and not (path / "config.json").exists() and (path / ENCODER_FILE).is_file():
         path /= ENCODER_FILE  # an export
     return read_run(path) if path.is_dir() else read_published(path)

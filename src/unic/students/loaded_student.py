@@ -6,26 +6,20 @@ from pathlib import Path
 from typing import Any, cast
 
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from unic.core.config import from_dict, read_json
-from unic.core.errors import ConfigError, WeightsError
-from unic.core.files import newest_valid
+from unic.core.errors import ConfigError
+from unic.core.files import MANIFEST, file_sha256
 from unic.core.plugins import unknown
 from unic.method.config import StatisticsConfig
 from unic.method.standardize import Standardizer
 from unic.method.tokens import Tokens, Widths
 from unic.models.config import LadderConfig, StudentConfig
 from unic.models.dense_utils import sharing_weights
-from unic.models.dinov2_format import resampling
 from unic.models.encoder import ImageEncoder
 from unic.models.ladder import Ladder, read_ladder
-from unic.models.positions import positions_of
-from unic.models.student import build_encoder
 from unic.models.timm_encoder import TimmEncoder
-from unic.models.weights import below, load_strictly
-from unic.teachers import short_name
+from unic.models.weights import load_strictly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +40,13 @@ class LoadedStudent:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What else the file or checkpoint says: steps done, hashes of teachers and data, or a published file's epoch."""
     source: Path
+    """The run folder or file, as it was named."""
+    checkpoint: Path | None = None
+    """The checkpoint of the run that was read; None for a file."""
+
+    def sha256(self) -> str:
+        """Of the checkpoint's manifest, or of the file."""
+        return file_sha256(self.source if self.checkpoint is None else self.checkpoint / MANIFEST)
 
     def head(self, teacher: str) -> "HeadEncoder":
         """The student in the feature space of one teacher. Raises ConfigError naming the teachers there are."""
@@ -91,39 +92,6 @@ class HeadEncoder(ImageEncoder):
         return nn.ModuleDict({"encoder": self.model["encoder"].at_size(height, width), **parts})
 
 
-def read_run(folder: Path) -> LoadedStudent:
-    """The student of a run folder, from its newest valid checkpoint."""
-    config = read_config(folder)
-    cfg = from_dict(StudentConfig, config["student"], "student.")
-    checkpoint = newest_valid(folder / "checkpoints", set_aside=False)
-    if checkpoint is None:
-        raise WeightsError(f"{folder} holds no checkpoint yet; let the run go on first")
-    state = load_file(checkpoint / "model.safetensors")
-    encoder = build_encoder(cfg, seed=config["seed"], name=folder.resolve().name)
-    weights = below("encoder.model.", state)
-    load_strictly(encoder.model, weights, str(checkpoint))
-    facts = read_json(checkpoint / "meta.json")
-    form = facts.get("imported", {}).get("format")
-    encoder.positions = positions_of(weights, resampling(form, registers="reg_token" in weights))
-    ladder_cfg = from_dict(LadderConfig, config.get("ladder", {}), "ladder.")
-    ladder = ladder_of(encoder, below("ladder.", state), ladder_cfg, str(checkpoint))
-    statistics = from_dict(StatisticsConfig, config.get("statistics", {}), "statistics.")
-    buffers = load_file(checkpoint / "statistics.safetensors")
-    buffers.pop("window", None)
-    return LoadedStudent(
-        name=encoder.name,
-        cfg=cfg,
-        encoder=encoder.eval().requires_grad_(False),
-        ladder=ladder if ladder.widths else None,
-        ladder_cfg=ladder_cfg,
-        standardizers=standardizers_of(ladder.widths, buffers, statistics, str(checkpoint)),
-        teachers={short_name(reference): reference for reference in config.get("teachers", [])},
-        config=config,
-        facts=facts,
-        source=folder,
-    )
-
-
 def ladder_of(encoder: TimmEncoder, state: Mapping[str, Tensor], cfg: LadderConfig, origin: str) -> Ladder:
     """The ladder over this encoder with these weights; it has no heads where there are no weights."""
     return read_ladder(state, dim=encoder.dim, num_blocks=len(encoder.model.blocks), cfg=cfg, origin=origin)
@@ -137,17 +105,3 @@ def standardizers_of(
     load_strictly(modules, buffers, origin)
     modules.eval()
     return {name: cast(Standardizer, module) for name, module in modules.items()}
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a run folder. Raises ConfigError when it is none."""
-    path = folder / "config.json"
-    if not path.exists():
-        raise ConfigError(f"{folder} is no run folder: it has no config.json")
-    config = read_json(path)
-    if not isinstance(config, dict) or not {"student", "seed"} <= config.keys():
-        raise ConfigError(
-            f"{path} is not the configuration of a run (a folder of transformers is named hf:{folder}; what was "
-            f"exported for timm is loaded with timm)"
-        )
-    return config

@@ -21,10 +21,11 @@ from unic.kernels.choose import Kernels, choose_kernels
 from unic.method.standardize import Standardizer
 from unic.models.encoder import ImageEncoder
 from unic.models.student import build_student
+from unic.students.load import read_student
 from unic.teachers import licence, load_teacher, short_name
 from unic.teachers.live_teachers import LiveTeachers, check_names
 from unic.train.checkpoint import TrainState, checkpoint_bytes, load_checkpoint
-from unic.train.init_from import initialize, read_init_source, without_statistics
+from unic.train.init_from import initialize, without_statistics
 from unic.train.monitor.metric_sums import num_sums
 from unic.train.optim import build_optimizer
 from unic.train.recipe import Recipe
@@ -76,7 +77,7 @@ def build_run(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[RunCon
     steps_per_epoch = epoch_steps(recipe, len(sources))
     # What this run has saved goes first: `resume` will take that up, so the start need not even be there any more.
     saved = run.checkpoints.is_dir() and any(run.checkpoints.glob("step-*"))
-    source = read_init_source(Path(recipe.start).expanduser()) if recipe.start and not saved else None
+    source = read_student(Path(recipe.start).expanduser()) if recipe.start and not saved else None
     step, state = build_step(recipe, device, steps_per_epoch=steps_per_epoch)
     if source is not None:
         state.start = initialize(source, recipe.student, state.student, state.standardizers)

@@ -18,7 +18,7 @@ from unic.data.config import DataConfig, ViewConfig
 from unic.data.crop import crop_box, geometric_draws, random_resized_crop
 from unic.data.crop_fast import read_view, shrink_of
 from unic.data.decode import BadImage, read_image, sample_photographs
-from unic.data.loader import training_batches
+from unic.data.loader import StepPlan, training_batches
 from unic.data.sources import read_sources
 from unic.method.tokens import Batch
 
@@ -206,7 +206,8 @@ def test_training_takes_fast_views_of_the_same_images(workers: int, photographs:
     for pixels in ("exact", "fast"):
         cfg = DataConfig(views=ViewConfig(image_size=32, pixels=pixels))
         sources, bad = read_sources([str(tmp_path)]), BadImages()
-        steps = training_batches(sources, cfg, seed=0, global_batch=3, num_steps=4, bad=bad, workers=workers)
+        plan = StepPlan(sources=sources, cfg=cfg, seed=0, global_batch=3)
+        steps = training_batches(plan, range(4), bad=bad, workers=workers)
         batches[pixels] = [batch for step in steps for batch in step]
         assert len(bad) == 1
     for fast, plain in zip(batches["fast"], batches["exact"], strict=True):

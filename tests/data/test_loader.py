@@ -23,7 +23,7 @@ from unic.data.decode import BadImage, read_image
 from unic.data.eval_loader import evaluation_batches, evaluation_views
 from unic.data.folders import read_paths
 from unic.data.image_list import ImageList
-from unic.data.loader import training_batches
+from unic.data.loader import StepPlan, training_batches
 from unic.data.sources import Sources, epoch_order, read_sources
 from unic.data.worker_processes import auto_workers
 from unic.method.tokens import Batch
@@ -34,7 +34,9 @@ Folder = Callable[..., Path]
 
 def train(sources: Sources, cfg: DataConfig = SMALL, **options: Any) -> list[list[Batch]]:
     options = {"seed": 0, "global_batch": 4, "num_steps": 6, "bad": BadImages()} | options
-    return list(training_batches(sources, cfg, **options))
+    reading = {name: options.pop(name) for name in ("bad", "workers", "pin_memory") if name in options}
+    steps = range(options.pop("start_step", 0), options.pop("num_steps"))
+    return list(training_batches(StepPlan(sources=sources, cfg=cfg, **options), steps, **reading))
 
 
 def joined(steps: list[list[Batch]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -67,7 +69,7 @@ def test_a_batch_holds_the_views_of_the_images_it_names(folder_of: Folder):
         assert torch.equal(pixels, training_view(read_image(paths[i]), 0, v, i, SMALL.views))
 
 
-@pytest.mark.parametrize("options", [{"workers": 1}, {"workers": 3}, {"workers": 3, "prefetch": 4}])
+@pytest.mark.parametrize("options", [{"workers": 1}, {"workers": 3}, {"workers": 3}])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 def test_order_and_pixels_do_not_depend_on_workers(options: dict[str, int], folder_of: Folder):
     sources = read_sources([str(folder_of(10))])
@@ -145,9 +147,8 @@ def test_no_global_random_state_is_used(workers: int, folder_of: Folder):
 
 def test_iteration_may_stop_early_and_start_again(folder_of: Folder):
     sources = read_sources([str(folder_of(10))])
-    steps = training_batches(
-        sources, SMALL, seed=0, global_batch=4, num_steps=10**6, bad=BadImages(), workers=2
-    )
+    plan = StepPlan(sources=sources, cfg=SMALL, seed=0, global_batch=4)
+    steps = training_batches(plan, range(10**6), bad=BadImages(), workers=2)
     first = list(islice(steps, 3))
     del steps
     assert_same(first, train(sources, num_steps=3))
@@ -287,15 +288,9 @@ def test_a_folder_of_only_bad_images_is_an_error_and_no_endless_search(workers: 
 
 def take_a_signal_then_leave(folder: Path, leave_early: bool) -> None:
     os.setpgrp()
-    steps = training_batches(
-        read_sources([str(folder)]),
-        SMALL,
-        seed=0,
-        global_batch=4,
-        num_steps=10**6 if leave_early else 8,
-        bad=BadImages(),
-        workers=2,
-    )
+    plan = StepPlan(sources=read_sources([str(folder)]), cfg=SMALL, seed=0, global_batch=4)
+    num_steps = 10**6 if leave_early else 8
+    steps = training_batches(plan, range(num_steps), bad=BadImages(), workers=2)
     next(steps)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)

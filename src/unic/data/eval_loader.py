@@ -62,7 +62,7 @@ def evaluation_views(
     """
     paths = images.paths if isinstance(images, ImageList) else images
     loader = data_loader(
-        _Positions(paths, image_sizes, positions), range(len(positions)), workers, 2, pin_memory
+        _Positions(paths, image_sizes, positions), range(len(positions)), workers, pin_memory
     )
     return _complete(loader, on_bad)
 

@@ -61,14 +61,14 @@ class LoadedBatches:
 
 
 def data_loader(
-    items: Dataset[LoadedBatches], order: Sequence[int], workers: int, prefetch: int, pin_memory: bool
+    items: Dataset[LoadedBatches], order: Sequence[int], workers: int, pin_memory: bool
 ) -> DataLoader[LoadedBatches]:
     return DataLoader(
         items,
         batch_size=None,
         sampler=order,
         num_workers=workers,
-        prefetch_factor=prefetch if workers else None,
+        prefetch_factor=2 if workers else None,
         pin_memory=pin_memory,
         collate_fn=_as_it_is,
         worker_init_fn=leave_signals_to_main,

@@ -17,7 +17,7 @@ from unic.core.files import TEMPORARY
 from unic.core.run_folder import open_run
 from unic.data.bad_images import BadImages
 from unic.data.eval_loader import evaluation_batches
-from unic.data.loader import training_batches
+from unic.data.loader import StepPlan, training_batches
 from unic.method.step import validation_losses
 from unic.method.tokens import Batch
 from unic.models.student import ENCODER_FILE, write_encoder
@@ -168,19 +168,17 @@ def _validate(context: RunContext, state: TrainState) -> dict[str, float]:
 
 
 def _batches(context: RunContext, bad: BadImages, start: int, stop: int) -> Iterator[list[Batch]]:
-    return training_batches(
-        context.sources,
-        context.recipe.data,
+    plan = StepPlan(
+        sources=context.sources,
+        cfg=context.recipe.data,
         seed=context.recipe.seed,
         global_batch=context.recipe.optim.batch_size,
-        start_step=start,
-        num_steps=stop,
-        bad=bad,
         rank=distributed.rank(),
         world=distributed.world_size(),
         micro_batch=context.micro_batch,
-        workers=context.workers,
-        pin_memory=context.device.type != "cpu",
+    )
+    return training_batches(
+        plan, range(start, stop), bad=bad, workers=context.workers, pin_memory=context.device.type != "cpu"
     )
 
 

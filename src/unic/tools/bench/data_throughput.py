@@ -13,7 +13,7 @@ from PIL import Image
 
 from unic.core import rng
 from unic.data.bad_images import BadImages
-from unic.data.loader import training_batches
+from unic.data.loader import StepPlan, training_batches
 from unic.data.sources import read_sources
 from unic.train.recipe import Recipe
 
@@ -47,15 +47,8 @@ def _timed(
     cfg = replace(recipe.data, root=tuple(roots), weights=())
     ahead = 1 + 2 * workers  # steps that are there when the first one is asked for, or on their way
     counted = max(2, math.ceil(_PHOTOGRAPHS / batch)) * (1 + workers)
-    steps = training_batches(
-        sources,
-        cfg,
-        seed=recipe.seed,
-        global_batch=batch,
-        num_steps=ahead + counted,
-        bad=BadImages(),
-        workers=workers,
-    )
+    plan = StepPlan(sources=sources, cfg=cfg, seed=recipe.seed, global_batch=batch)
+    steps = training_batches(plan, range(ahead + counted), bad=BadImages(), workers=workers)
     for _ in range(ahead):
         next(steps)
     start = time.perf_counter()

@@ -157,3 +157,10 @@ def test_a_device_recolours_as_the_cpu_does_and_is_never_waited_for():
 def test_which_form_changes_the_colours(pixels, device, kernels, wanted):
     cfg = ViewConfig(pixels=pixels)
     assert choose_color_jitter(cfg, torch.device(device), kernels) is wanted
+
+
+def test_the_blur_draws_its_sigma_up_to_the_upper_end():
+    index = torch.arange(20_000)
+    sigma = photometric_parameters(torch.zeros_like(index), index, 0, ViewConfig()).sigma
+    assert 0.1 <= sigma.min() < 0.11 and 4.99 < sigma.max() <= 5.0
+    assert sigma.mean().item() == pytest.approx(2.55, abs=0.05)  # uniform between the published 0.1 and 5

@@ -141,3 +141,17 @@ def test_a_view_is_a_function_of_seed_view_and_index():
 def test_impossible_settings_are_refused_by_name(wrong: dict[str, Any]):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         ViewConfig(**wrong)
+
+
+def test_a_crop_can_touch_every_edge():
+    """Literal boxes: 60 x 40 of an image of 100 x 80, where the draws say left or right, top or bottom."""
+    cfg = ViewConfig(scale=(0.3, 0.3), ratio=(1.5, 1.5))  # 0.3 * 100 * 80 = 2,400 = 60 x 40
+    almost_one = 1 - 2**-24  # the largest draw there is
+    for left, top, wanted in (
+        (0.0, 0.0, (0, 0, 60, 40)),
+        (almost_one, 0.0, (40, 0, 60, 40)),
+        (0.0, almost_one, (0, 40, 60, 40)),
+        (almost_one, almost_one, (40, 40, 60, 40)),
+        (0.5, 0.5, (20, 20, 60, 40)),
+    ):
+        assert crop_box(100, 80, [0.5] * 20 + [left, top], cfg) == wanted

@@ -318,3 +318,9 @@ def test_identity_follows_files_and_labels_but_not_the_place(folder_of: Callable
     assert identity(moved) != before
     (moved / "001.png").unlink()
     assert ImageList((*scan_folder(moved), f"{moved}/001.png")).identity() != before
+
+
+def test_sixteen_bits_of_grey_keep_the_upper_byte(tmp_path: Path):
+    levels = np.array([[0x0000, 0x00FF, 0x0100, 0x1234, 0x80FF, 0xFFFF]], dtype=np.uint16)
+    Image.fromarray(levels).save(tmp_path / "grey.png")
+    assert np.asarray(read_image(tmp_path / "grey.png"))[0, :, 0].tolist() == [0, 0, 1, 0x12, 0x80, 0xFF]

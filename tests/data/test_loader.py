@@ -69,7 +69,7 @@ def test_a_batch_holds_the_views_of_the_images_it_names(folder_of: Folder):
         assert torch.equal(pixels, training_view(read_image(paths[i]), 0, v, i, SMALL.views))
 
 
-@pytest.mark.parametrize("options", [{"workers": 1}, {"workers": 3}, {"workers": 3}])
+@pytest.mark.parametrize("options", [{"workers": 1}, {"workers": 3}])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 def test_order_and_pixels_do_not_depend_on_workers(options: dict[str, int], folder_of: Folder):
     sources = read_sources([str(folder_of(10))])

@@ -1,5 +1,7 @@
 """Encoders against timm's own forward, for the families a user may name."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -152,3 +154,15 @@ def test_measuring_a_model_leaves_its_modes_and_batch_norm_alone():
     TimmEncoder(model, name="cnn", image_size=64)
     assert model.training and not model.layer1.training
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("change", [{"std": (0.2, 0.2, 0.3)}, {"mean": (0.1, 0.0, 0.0)}, {"image_size": 64}])
+def test_the_fingerprint_tells_preprocessing_apart(change: dict[str, Any]):
+    torch.manual_seed(0)
+    model = create_timm("test_vit", image_size=32)
+    facts: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (0.2, 0.2, 0.2), "image_size": 32}
+    plain = TimmEncoder(model, name="a", **facts).fingerprint()
+    assert TimmEncoder(model, name="another name", **facts).fingerprint() == plain
+    if "image_size" in change:
+        model = create_timm("test_vit", image_size=64)
+    assert TimmEncoder(model, name="a", **{**facts, **change}).fingerprint() != plain

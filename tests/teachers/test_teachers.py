@@ -224,3 +224,15 @@ def test_efficientnet_lite_classifies_imagenet_photographs(tmp_path: Path):
             logits = encoder(evaluation_view(read_image(path), 224)[None]).cls @ weight.T + bias
         right += int(logits.argmax()) == 5 * rank  # one photograph for every fifth class
     assert right / len(folders) > 0.8
+
+
+def test_a_finer_map_of_a_teacher_is_averaged_and_not_sampled():
+    """Literal values: with antialiasing a checkerboard of 0 and 1 becomes grey; without, points of it."""
+    board = (torch.arange(8)[:, None] + torch.arange(8)[None]) % 2
+    tokens = Tokens(torch.zeros(1, 1), board.float().reshape(1, 64, 1))
+    inner = resample(tokens, (4, 4)).patches.reshape(4, 4)[1:3, 1:3]
+    torch.testing.assert_close(inner, torch.full((2, 2), 0.5), rtol=0, atol=1e-6)
+    # A step from 0 to 1 between the columns 3 and 4; the filter is a triangle over four columns: 1/8, 3/8, 3/8, 1/8.
+    step = (torch.arange(8) >= 4).float().expand(8, 8).reshape(1, 64, 1)
+    row = resample(Tokens(torch.zeros(1, 1), step), (4, 4)).patches.reshape(4, 4)[0]
+    torch.testing.assert_close(row, torch.tensor([0.0, 0.125, 0.875, 1.0]), rtol=0, atol=1e-6)

@@ -10,7 +10,7 @@ from unic.core.errors import ConfigError
 from unic.core.plugins import unknown
 
 if TYPE_CHECKING:
-    from unic.data.datasets.check import Part
+    from unic.data.check_dataset import Part
 
 
 def evaluate(words: list[str]) -> int:
@@ -74,7 +74,7 @@ def _list(words: list[str]) -> int:
 
 def _check(words: list[str]) -> int:
     from unic.data.datasets import Roots
-    from unic.data.datasets.check import check_dataset
+    from unic.data.check_dataset import check_dataset
 
     options = parse(_check_options(), words, "datasets check")
     with process_group("cpu"):

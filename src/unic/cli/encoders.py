@@ -246,7 +246,7 @@ def _console() -> "Console":
 
 
 def _millions(name: str) -> float:
-    from unic.teachers import outline_teacher
+    from unic.teachers.load import outline_teacher
 
     encoder = outline_teacher(name)
     assert encoder is not None, "named teachers have outlines"

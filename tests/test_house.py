@@ -1,6 +1,7 @@
 """The house rules that a machine can check: who may import whom, no code from files, no hidden randomness."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,14 @@ def test_the_method_never_waits_for_the_device():
 def test_shapes_are_not_hidden_from_the_checker():
     for path in FILES:
         assert "from __future__ import annotations" not in path.read_text(), path
+
+
+def test_type_checkers_of_users_are_told_that_the_package_is_typed():
+    assert (ROOT / "py.typed").is_file()
+    project = ROOT.parents[1] / "pyproject.toml"
+    if project.is_file():  # an installed package has none, and has the file for that reason
+        data = tomllib.loads(project.read_text())["tool"]["setuptools"]["package-data"]
+        assert "py.typed" in data["unic"]
 
 
 def test_import_unic_is_quick_because_it_does_not_import_torch():

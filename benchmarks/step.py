@@ -30,7 +30,8 @@ from unic.models.config import StudentConfig
 from unic.models.ladder import Ladder
 from unic.recipes import small_images, unic_vitb16
 from unic.tools.bench.machine import commit, processor
-from unic.tools.bench.measure import BenchOptions, measure
+from unic.tools.bench.measure import measure
+from unic.tools.bench.options import BenchOptions
 from unic.tools.bench.print_bench import print_measured
 from unic.train.recipe import Recipe
 

@@ -16,7 +16,7 @@ RANKS = {
     "version": 0, "core": 0, "method": 1, "models": 2,
     "teachers": 3, "data": 3, "kernels": 3, "students": 4,
     "train": 5, "evals": 5, "tools": 6,
-    "recipes": 6, "demo": 7, "cli": 8, "__init__": 8,
+    "recipes": 6, "cli": 7, "__init__": 7,
 }  # fmt: skip
 FORBIDDEN_CALLS = {
     "eval",

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _explain(str(error))
     except RuntimeError as error:
-        sentence = _of_torch(error)
+        sentence = _explain_torch_error(error)
         if debug or sentence is None:
             raise
         return _explain(sentence)
@@ -98,8 +98,8 @@ def _usage() -> str:
     )
 
 
-def _of_torch(error: RuntimeError) -> str | None:
-    """The sentence for an error of torch that a user can do something about; None for all others."""
+def _explain_torch_error(error: RuntimeError) -> str | None:
+    """A sentence for errors of torch that a user can do something about; None for all others."""
     if any(kind.__name__ == "BackendCompilerFailed" for kind in type(error).__mro__):
         reason = (str(error).splitlines() or ["no reason given"])[0]
         return (

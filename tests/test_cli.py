@@ -1,7 +1,10 @@
 """The command line as a user meets it: the main path on real images, and one sentence for every mistake."""
 
+import importlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,8 @@ from safetensors.torch import save_file
 from torch._inductor.exc import InductorError
 
 import unic
-from unic import cli
 from unic.cli import main
+from unic.cli.main import VERBS, module_of
 from unic.data.datasets.digits import write_digits
 
 TEACHER = "timm:resnet10t?pretrained=0&image_size=32"
@@ -120,6 +123,55 @@ def test_encoders_of_every_kind_are_compared(run: Path, digits: Path, tmp_path: 
 def test_lists_and_help(words: list[str], capsys):
     assert main(words) == 0
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_the_summary_in_unics_help_is_the_first_line_of_the_commands_module(verb: str):
+    assert VERBS[verb] == (importlib.import_module(module_of(verb)).__doc__ or "").splitlines()[0]
+
+
+def test_every_module_of_the_command_line_is_a_command_or_shared_by_them():
+    folder = Path(unic.__file__).parent / "cli"
+    shared = {"__init__", "main", "options"}
+    assert {path.stem for path in folder.glob("*.py")} - shared == {
+        module_of(verb).rpartition(".")[2] for verb in VERBS
+    }
+
+
+WITHOUT_TORCH = [
+    ["--help"],
+    *([verb, "--help"] for verb in VERBS if verb != "evaluate"),
+    pytest.param(
+        ["evaluate", "--help"],
+        marks=pytest.mark.xfail(strict=True, reason="unic.evals.api, where its options are, imports torch"),
+    ),
+    *(["teachers", action, "--help"] for action in ("list", "fetch", "check")),
+    *(["datasets", action, "--help"] for action in ("list", "check")),
+    ["recipes", "list", "--help"],
+    ["distill", "debug", "--help"],
+    ["recipes", "list"],
+    ["teachers", "list"],
+    ["datasets", "list"],
+]
+
+
+@pytest.mark.parametrize("words", WITHOUT_TORCH, ids=" ".join)
+def test_help_and_lists_answer_at_once_because_they_do_not_import_torch(words: list[str], tmp_path: Path):
+    code = """
+import sys
+from unic.cli import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as stop:
+    status = stop.code or 0
+slow = sorted({"torch", "torchvision", "timm", "sklearn", "transformers", "matplotlib"} & sys.modules.keys())
+sys.exit(f"imported {slow}" if slow else status)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.strip()
 
 
 @pytest.mark.parametrize(
@@ -355,11 +407,11 @@ def test_a_machine_that_cannot_compile_is_told_what_to_do(monkeypatch, capsys):
     def verb(words: list[str]) -> int:
         raise InductorError(RuntimeError("Failed to find C compiler."), None)
 
-    monkeypatch.setitem(cli.VERBS, "distill", verb)
+    monkeypatch.setattr("unic.cli.distill.run", verb)
     code, said = attempt(capsys, "distill", "debug")
     assert code == 2
     assert (
-        "Failed to find C compiler." in said and "--speed.kernels plain" in said and "Traceback" not in said
+        "Failed to find C compiler." in said and "--speed.kernels exact" in said and "Traceback" not in said
     )
     with pytest.raises(InductorError):
         main(["distill", "debug", "--debug"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unic.demo import run_demo
+from unic.cli.demo import run_demo
 
 
 @pytest.mark.slow

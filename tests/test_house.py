@@ -1,6 +1,7 @@
 """The house rules that a machine can check: who may import whom, no code from files, no hidden randomness."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ RANKS = {
     "version": 0, "core": 0, "method": 1, "models": 2,
     "teachers": 3, "data": 3, "kernels": 3, "students": 4,
     "train": 5, "evals": 5, "tools": 6,
-    "recipes": 6, "demo": 7, "cli": 8, "__init__": 8,
+    "recipes": 6, "cli": 7, "__init__": 7,
 }  # fmt: skip
 FORBIDDEN_CALLS = {
     "eval",
@@ -120,6 +121,14 @@ def test_the_method_never_waits_for_the_device():
 def test_shapes_are_not_hidden_from_the_checker():
     for path in FILES:
         assert "from __future__ import annotations" not in path.read_text(), path
+
+
+def test_type_checkers_of_users_are_told_that_the_package_is_typed():
+    assert (ROOT / "py.typed").is_file()
+    project = ROOT.parents[1] / "pyproject.toml"
+    if project.is_file():  # an installed package has none, and has the file for that reason
+        data = tomllib.loads(project.read_text())["tool"]["setuptools"]["package-data"]
+        assert "py.typed" in data["unic"]
 
 
 def test_import_unic_is_quick_because_it_does_not_import_torch():

@@ -15,7 +15,8 @@ from PIL import Image
 import unic
 from unic.cli import main
 from unic.data.datasets.digits import write_digits
-from unic.teachers import SCHEMES, TEACHERS, load_teacher
+from unic.teachers import SCHEMES, TEACHERS
+from unic.teachers.load import load_teacher
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 
 from unic.core.errors import DataError
+from unic.data.check_dataset import check_dataset
 from unic.data.datasets import DATASETS, Roots, read_split
-from unic.data.datasets.check import check_dataset
-from unic.data.dense.annotations import IGNORED, Depths, Masks, distinct_colours, read_depth, read_mask
+from unic.data.dense.annotation_formats import IGNORED, Depths, Masks, distinct_colours
+from unic.data.dense.annotations import read_depth, read_mask
 from unic.evals.splits import read_splits
 
 RULES = Masks(classes=("a", "b", "c"), palette=distinct_colours(3), first=1, ignored=(0, 255))

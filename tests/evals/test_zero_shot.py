@@ -32,7 +32,8 @@ from unic.models.config import LadderConfig, StudentConfig
 from unic.models.ladder import Ladder
 from unic.models.student import build_encoder
 from unic.students.loaded_student import LoadedStudent
-from unic.teachers import TEACHERS, TeacherSpec, load_teacher
+from unic.teachers import TEACHERS, TeacherSpec
+from unic.teachers.load import load_teacher
 from unic.teachers.text_tower import TextTower, has_texts, load_text_tower
 
 open_clip = pytest.importorskip("open_clip")

@@ -15,7 +15,7 @@ from unic.kernels.frozen_weights import cast_weights, prepack_weights
 from unic.method.tokens import Widths
 from unic.models.config import LadderConfig, StudentConfig
 from unic.models.student import build_student
-from unic.teachers import load_teacher
+from unic.teachers.load import load_teacher
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "test_vit4"])

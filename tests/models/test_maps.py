@@ -253,7 +253,7 @@ def test_an_encoder_that_can_be_read_at_its_end_only_says_so(layers, norm):
 
 def test_a_dinov2_of_transformers_is_that_librarys_own_at_another_size(tmp_path):
     transformers = pytest.importorskip("transformers")
-    from unic.teachers import load_teacher
+    from unic.teachers.load import load_teacher
 
     torch.manual_seed(0)
     config = transformers.Dinov2WithRegistersConfig(

@@ -15,7 +15,7 @@ from unic.students.export import export
 from unic.students.import_student import import_student
 from unic.students.load import read_student
 from unic.students.loaded_student import LoadedStudent
-from unic.teachers import load_teacher
+from unic.teachers.load import load_teacher
 
 
 def test_a_published_student_imported_and_exported_in_dinov2_s_format_is_identical(

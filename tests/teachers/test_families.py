@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from unic.core.errors import WeightsError
 from unic.models.positions import Resampling, resample_positions
-from unic.teachers import TEACHERS, TeacherSpec, _load_published, licence, load_teacher, missing_weights
+from unic.teachers import TEACHERS, TeacherSpec, licence, missing_weights
 from unic.teachers.fetch import WeightsFile
+from unic.teachers.load import load_published, load_teacher
 
 DEPTH = 2
 PUBLISHED = [name for name in TEACHERS if isinstance(TEACHERS[name].weights, WeightsFile)]
@@ -40,7 +41,7 @@ def load_small(monkeypatch: pytest.MonkeyPatch):
 
     def load(name: str, path: Path, **options):
         monkeypatch.setitem(TEACHERS._entries, name, small(name, path))
-        return _load_published(name, options).eval()
+        return load_published(name, options).eval()
 
     list(TEACHERS)  # fills the registry before it is patched
     return load

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from unic.core.errors import ConfigError, UnicError, WeightsError
-from unic.teachers import load_teacher
+from unic.teachers.load import load_teacher
 
 transformers = pytest.importorskip("transformers")
 

@@ -7,7 +7,7 @@ import timm
 import torch
 
 from unic.core.errors import ConfigError
-from unic.teachers import load_teacher
+from unic.teachers.load import load_teacher
 
 MEAN, STD = (
     torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1),

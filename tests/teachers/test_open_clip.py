@@ -10,7 +10,7 @@ import torch
 
 from unic.core.errors import ConfigError, WeightsError
 from unic.models.timm_encoder import TimmEncoder
-from unic.teachers import load_teacher
+from unic.teachers.load import load_teacher
 
 open_clip = pytest.importorskip("open_clip")
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
 from unic.models.positions import Resampling, resample_positions
-from unic.teachers import load_teacher
+from unic.teachers.load import load_teacher
 
 VIT = {
     "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64,

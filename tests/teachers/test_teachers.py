@@ -14,8 +14,10 @@ from unic.core.errors import ConfigError, WeightsError
 from unic.data.crop import evaluation_view
 from unic.data.decode import read_image
 from unic.method.tokens import Batch, Tokens
-from unic.teachers import TEACHERS, efficientnet_lite, load_teacher, short_name
+from unic.teachers import TEACHERS, short_name
+from unic.teachers.families import efficientnet_lite
 from unic.teachers.live_teachers import LiveTeachers, load_teachers, resample
+from unic.teachers.load import load_teacher, outline_teacher
 
 LITES = [("efficientnet_lite0", 224), ("efficientnet_lite1", 240), ("efficientnet_lite2", 260)]
 
@@ -30,6 +32,13 @@ def pixels(size: int, num: int = 2) -> torch.Tensor:
 def test_every_spec_says_where_it_is_from_and_under_which_licence(name: str):
     spec = TEACHERS[name]
     assert spec.licence and spec.source.startswith("https://") and timm.is_model(spec.model)
+
+
+@pytest.mark.parametrize("name", list(TEACHERS))
+def test_the_number_of_parameters_that_is_listed_is_that_of_the_network(name: str):
+    encoder = outline_teacher(name)
+    assert encoder is not None
+    assert TEACHERS[name].parameters == sum(parameter.numel() for parameter in encoder.parameters())
 
 
 @pytest.mark.parametrize(("name", "size"), LITES)
@@ -139,7 +148,7 @@ def test_a_file_of_another_architecture_is_explained(tmp_path: Path):
     ("reference", "words"),
     [
         ("efficientnet_lit0", "did you mean efficientnet_lite0"),
-        ("nothing_like_it", "known: "),
+        ("nothing_like_it", r"none of the \d+ known ones is near; `unic teachers list` lists them"),
         ("tim:resnet18", "did you mean timm:"),
         ("timm:resnet19?pretrained=0", "did you mean"),
         ("efficientnet_lite0?imagesize=64", "did you mean image_size"),

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from unic.core.errors import ConfigError, WeightsError
-from unic.teachers import TEACHERS, TeacherSpec, load_teacher
+from unic.teachers import TEACHERS, TeacherSpec
+from unic.teachers.load import load_teacher
 from unic.teachers.text_tower import load_text_tower
 
 open_clip = pytest.importorskip("open_clip")

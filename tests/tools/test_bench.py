@@ -22,7 +22,8 @@ from unic.core.run_folder import RunDir
 from unic.tools.bench.analytic_flops import analytic_flops
 from unic.tools.bench.data_throughput import time_reading
 from unic.tools.bench.machine import matmul_flops
-from unic.tools.bench.measure import BenchOptions, measure
+from unic.tools.bench.measure import measure
+from unic.tools.bench.options import BenchOptions
 from unic.tools.bench.random_teacher import PUBLISHED, RANDOM, load_or_randomize
 from unic.tools.bench.subprocess_runner import SubprocessRunner
 from unic.tools.bench.timed_step import PARTS, Timed, TimedStep, made_up_batches, shares_of_parts

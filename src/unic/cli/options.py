@@ -1,15 +1,22 @@
-"""What the verbs share: reading words into options, and joining other processes."""
+"""What the commands share: reading words into options, choosing between actions, and joining other processes."""
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
+
+import tyro
+from rich.console import Console
 
 from unic.core.errors import ConfigError
+from unic.core.plugins import unknown
 
 if TYPE_CHECKING:
     import torch
+
+Options = TypeVar("Options")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +25,37 @@ class Common:
     """auto: the accelerator when there is one; or a torch device such as cpu."""
 
 
-def parse(options: type, words: list[str], verb: str) -> Any:
-    import tyro
+def parse(options: type[Options], words: list[str], verb: str, default: Options | None = None) -> Options:
+    """Words as a value of this class. Exits with code 2 and an explanation where they do not fit.
 
-    return tyro.cli(options, args=words, prog=f"unic {verb}")
+    default: where the values of options come from that are not named.
+    """
+    return tyro.cli(options, args=words, prog=f"unic {verb}", default=default)
+
+
+def run_action(
+    verb: str, actions: Mapping[str, Callable[[list[str]], int]], words: list[str], usage: str
+) -> int:
+    """Runs the action that the first word names, with the other words; `list` when there is no word."""
+    action, *rest = words or ["list"]
+    if action in ("-h", "--help"):
+        print(usage)
+        return 0
+    if action not in actions:
+        raise ConfigError(unknown(f"action of unic {verb}", action, actions))
+    if action != "list":
+        return actions[action](rest)
+    if rest in (["-h"], ["--help"]):
+        print(f"unic {verb} list takes no options")
+        return 0
+    if rest:
+        raise ConfigError(f"unic {verb} list takes no more words, got {' '.join(rest)!r}")
+    return actions[action]([])
+
+
+def console() -> Console:
+    """As wide as the terminal; 160 columns in a file or a pipe."""
+    return Console(width=None if sys.stdout.isatty() else 160)
 
 
 @contextlib.contextmanager
@@ -40,8 +74,3 @@ def process_group(device: str) -> "Iterator[torch.device]":
         )
         logging.getLogger("unic").setLevel(logging.INFO if distributed.is_main() else logging.WARNING)
         yield chosen
-
-
-def expect_list(words: list[str], verb: str) -> None:
-    if words not in ([], ["list"]):
-        raise ConfigError(f"unic {verb} takes the word `list`, got {' '.join(words)!r}")

@@ -5,8 +5,10 @@ The modules beside a registry are imported when it is first asked; a file outsid
 """
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
+import os
 import pkgutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,15 +19,21 @@ from unic.core.errors import ConfigError
 
 T = TypeVar("T")
 
+# Up to so many known names are listed in a sentence about an unknown one.
+_MOST_LISTED = 12
+
 
 class Registry(Generic[T]):
     """Names and what they stand for; looking up an unknown name says which known ones are nearest."""
 
-    def __init__(self, noun: str, package: str):
+    def __init__(self, noun: str, package: str, *, list_command: str | None = None):
+        """package: every module in it is imported. list_command: shows users all names."""
         self.noun = noun
         self._package = package
+        self._list_command = list_command
         self._entries: dict[str, T] = {}
-        self._complete = False
+        self._is_importing = False
+        self._is_complete = False
 
     def add(self, name: str, entry: T) -> T:
         if name in self._entries:
@@ -36,7 +44,7 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> T:
         self._import_siblings()
         if name not in self._entries:
-            raise ConfigError(unknown(self.noun, name, self._entries))
+            raise ConfigError(unknown(self.noun, name, self._entries, list_command=self._list_command))
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:
@@ -48,19 +56,33 @@ class Registry(Generic[T]):
         return iter(sorted(self._entries))
 
     def _import_siblings(self) -> None:
-        if self._complete:
+        """Imports every module of the package, once. One that fails adds nothing, and fails again next time."""
+        if self._is_complete or self._is_importing:  # a sibling may look up the entries of those before it
             return
-        self._complete = True
-        package = importlib.import_module(self._package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self._package}.{module.name}")
+        self._is_importing = True
+        try:
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                self._import_sibling(f"{self._package}.{module.name}")
+            self._is_complete = True
+        finally:
+            self._is_importing = False
+
+    def _import_sibling(self, name: str) -> None:
+        entries = dict(self._entries)
+        try:
+            importlib.import_module(name)
+        except BaseException:
+            self._entries = entries
+            raise
 
 
 def import_plugin(path: Path) -> None:
-    """Runs a user's file, which adds to a registry by itself, once however often it is named."""
+    """Runs a user's file, which adds to a registry by itself; once, however often and in whichever way it is named."""
     if not path.is_file():
         raise ConfigError(f"--plugin {path}: no such file; wanted a Python file")
-    name = f"unic_plugin_{path.stem}"
+    # By the whole path: two folders may have files of one name.
+    name = f"unic_plugin_{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]}"
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path)
@@ -75,10 +97,16 @@ def import_plugin(path: Path) -> None:
         raise ConfigError(f"--plugin {path}: {type(error).__name__}: {error}") from error
 
 
-def unknown(noun: str, name: str, known: Iterable[str]) -> str:
-    """The sentence for a name that does not exist: the nearest ones, or all when none is near."""
+def unknown(noun: str, name: str, known: Iterable[str], *, list_command: str | None = None) -> str:
+    """The sentence for a name that does not exist: the nearest ones, or all when none is near and they are few.
+
+    list_command: what shows all names, for people; named when there are too many for a sentence.
+    """
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
         return f"unknown {noun} {name!r}; did you mean {' or '.join(near)}?"
-    return f"unknown {noun} {name!r}; known: {', '.join(known) or 'none'}"
+    if len(known) <= _MOST_LISTED:
+        return f"unknown {noun} {name!r}; known: {', '.join(known) or 'none'}"
+    listing = f"; `{list_command}` lists them" if list_command else ""
+    return f"unknown {noun} {name!r}, and none of the {len(known):,} known ones is near{listing}"

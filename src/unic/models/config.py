@@ -1,9 +1,32 @@
-"""Settings of the student and its ladder; importing them does not import torch."""
+"""Settings of encoders, of the student and of its ladder; importing them does not import torch."""
 
 from dataclasses import dataclass, fields
 from typing import Literal
 
 from unic.core.errors import ConfigError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+ENCODER_FILE = "encoder.safetensors"
+"""The released file of a run: its encoder alone."""
+
+ClsRule = Literal["auto", "token", "pooled"]
+"""Which vector of a network is its CLS; auto: the class token where there is one, else what the network pools."""
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How a position grid changes its size: bicubic, and then families differ.
+
+    antialias: low-pass when the grid shrinks.
+    offset: added to the number of rows and columns before the scale is computed; DINO, iBOT and the first DINOv2 models
+      add 0.1 against a rounding error, and so sample at slightly other places (facebookresearch/dino
+      vision_transformer.py, dinov2 configs: interpolate_offset).
+    """
+
+    antialias: bool = True
+    offset: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from unic.core.errors import ConfigError, WeightsError
-from unic.models.config import StudentConfig
-from unic.models.positions import Resampling
-from unic.models.weights import renamed
+from unic.models.config import Resampling, StudentConfig
+from unic.models.state_keys import renamed
 
 log = logging.getLogger(__name__)
 

@@ -16,15 +16,13 @@ from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
 from unic.method.tokens import Pixels, TokenMaps, Tokens, Widths
+from unic.models.config import IMAGENET_MEAN, IMAGENET_STD
 from unic.models.dense_utils import sharing_weights
 
 T = TypeVar("T")
 
 Normalize = Callable[[Tensor, Tensor, Tensor], Tensor]
 """A function like `normalize`."""
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ImageEncoder(nn.Module):

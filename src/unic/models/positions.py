@@ -4,7 +4,6 @@ Letters: D width, S tokens with a position.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,19 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Resampling:
-    """How a position grid changes its size: bicubic, and then families differ.
-
-    antialias: low-pass when the grid shrinks.
-    offset: added to the number of rows and columns before the scale is computed; DINO, iBOT and the first DINOv2 models
-      add 0.1 against a rounding error, and so sample at slightly other places (facebookresearch/dino
-      vision_transformer.py, dinov2 configs: interpolate_offset).
-    """
-
-    antialias: bool = True
-    offset: float = 0.0
+from unic.models.config import Resampling
 
 
 def resample_positions(

@@ -18,15 +18,14 @@ from unic.core.config import from_dict, to_dict
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.rng import seeded_torch
 from unic.method.tokens import Pixels, Tokens, Widths
-from unic.models.config import LadderConfig, StudentConfig
-from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD
+from unic.models.config import ENCODER_FILE as ENCODER_FILE
+from unic.models.config import IMAGENET_MEAN, IMAGENET_STD, LadderConfig, Resampling, StudentConfig
 from unic.models.ladder import Ladder
-from unic.models.positions import Resampling, fit_positions, positions_of
+from unic.models.positions import fit_positions, positions_of
 from unic.models.timm_encoder import TimmEncoder, create_timm
 from unic.models.weights import load_strictly, read_metadata, read_weights, write_weights
 
-# The released file of a run, and the note in its header that says which architecture it is.
-ENCODER_FILE = "encoder.safetensors"
+# The note in the header of a released file that says which architecture it is.
 _NOTE = "unic.student"
 
 DEFAULT_RESAMPLING = Resampling()

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from unic.core.errors import ConfigError
 from unic.core.plugins import unknown
 from unic.method.tokens import Pixels, TokenMaps, Tokens
+from unic.models.config import IMAGENET_MEAN, IMAGENET_STD, ClsRule, Resampling
 from unic.models.dense_utils import block_numbers
-from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
-from unic.models.positions import Resampling, num_without_place, resample_positions
-
-ClsRule = Literal["auto", "token", "pooled"]
+from unic.models.encoder import ImageEncoder
+from unic.models.positions import num_without_place, resample_positions
 
 
 class TimmEncoder(ImageEncoder):
@@ -214,7 +213,8 @@ def create_timm(
     """
     base = name.split(".")[0]
     if not timm.is_model(base):
-        raise ConfigError(unknown("timm model", base, timm.list_models()))
+        listing = 'python -c "import timm; print(*timm.list_models())"'
+        raise ConfigError(unknown("timm model", base, timm.list_models(), list_command=listing))
     try:
         tagged = timm.get_pretrained_cfg(name, allow_unregistered=True)
         if image_size is not None and tagged is not None and tagged.fixed_input_size:

@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unic.core.errors import WeightsError
+from unic.models.state_keys import below as below
+from unic.models.state_keys import renamed as renamed
 
 # Where common training scripts keep the weights inside their checkpoint, and how wrappers of modules prefix names.
 _WRAPPERS = ("model", "state_dict")
@@ -96,21 +98,6 @@ def state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         if all(key.startswith(prefix) for key in content):
             content = {key.removeprefix(prefix): tensor for key, tensor in content.items()}
     return dict(content)
-
-
-def below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix`, without it."""
-    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-
-
-def renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """The same tensors; in every key each regular expression of `names` is replaced."""
-    found = {}
-    for key, tensor in state.items():
-        for pattern, name in names.items():
-            key = re.sub(pattern, name, key)
-        found[key] = tensor
-    return found
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -12,7 +12,8 @@ from unic.models.timm_encoder import TimmEncoder
 from unic.students.foreign_formats import read_published
 from unic.students.loaded_student import LoadedStudent
 from unic.students.run_reader import read_config, read_run
-from unic.teachers import TEACHERS, load_teacher, parse_reference
+from unic.teachers import TEACHERS, parse_reference
+from unic.teachers.load import load_teacher
 
 
 def load(reference: str | Path, head: str | None = None) -> ImageEncoder:

@@ -1,27 +1,25 @@
-"""Frozen encoders to learn from, by name or by URI. A family of teachers, or a kind of URI, is one file beside this.
+"""Frozen encoders to learn from, by name or by URI: which there are, and what a reference means. No torch here.
 
-Names and kinds of URI: `unic teachers list`. Either may carry options after `?`, such as ?image_size=336&layer=-2.
+A family of published teachers is one file in families/, a kind of URI one file in uris/. Either may carry options after
+`?`, such as ?image_size=336&layer=-2. `unic teachers list` shows all of them; load.py makes encoders of them.
 """
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
-
-import torch
-from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
 from unic.core.plugins import Registry, unknown
-from unic.core.rng import seeded_torch
-from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
-from unic.models.positions import Resampling, fit_positions, positions_of
-from unic.models.student import ENCODER_FILE
-from unic.models.timm_encoder import ClsRule, TimmEncoder, create_timm, without_classifier
-from unic.models.weights import load_strictly, read_weights
+from unic.models.config import ENCODER_FILE, IMAGENET_MEAN, IMAGENET_STD, ClsRule, Resampling
 from unic.teachers.fetch import WeightsFile
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unic.models.encoder import ImageEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +33,10 @@ class TeacherSpec:
     """For timm.create_model, where the published model differs from timm's default."""
     weights: Callable[[], Path]
     """Finds the file on this machine, or says in an error what to do. A WeightsFile fetches it."""
-    convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda state: state
+    convert: "Callable[[dict[str, Tensor]], dict[str, Tensor]]" = lambda state: state
     """From the file's keys to the model's."""
+    parameters: int | None = None
+    """How many parameters the encoder has; None: they are counted when someone asks."""
     image_size: int = 224
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -53,17 +53,21 @@ class TeacherSpec:
 class Scheme:
     """One kind of URI: how `<scheme>:<rest>` with options becomes an encoder."""
 
-    load: Callable[[str, dict], ImageEncoder]
+    load: "Callable[[str, dict], ImageEncoder]"
     options: frozenset[str]
     example: str
     what: str
     """One line for people."""
-    outline: Callable[[str, dict], ImageEncoder] | None = None
+    outline: "Callable[[str, dict], ImageEncoder] | None" = None
     """The same encoder without its weights, where that needs no file and no network."""
 
 
-TEACHERS: Registry[TeacherSpec] = Registry("teacher", "unic.teachers")
-SCHEMES: Registry[Scheme] = Registry("kind of teacher", "unic.teachers")
+TEACHERS: Registry[TeacherSpec] = Registry(
+    "teacher", "unic.teachers.families", list_command="unic teachers list"
+)
+SCHEMES: Registry[Scheme] = Registry(
+    "kind of teacher", "unic.teachers.uris", list_command="unic teachers list"
+)
 
 _OPTIONS: dict[str, Callable[[str], object]] = {
     "image_size": int,
@@ -74,27 +78,6 @@ _OPTIONS: dict[str, Callable[[str], object]] = {
     "pretrained": int,
     "trust": int,
 }
-
-
-def load_teacher(reference: str) -> ImageEncoder:
-    """A frozen encoder in eval mode. reference: a name of TEACHERS or a URI, with options after `?`.
-
-    Published weights that are not on this machine are fetched.
-    """
-    scheme, rest, options = _resolve(reference)
-    with seeded_torch(0, "untrained teacher"):  # timm initialises every model, also one that is overwritten
-        encoder = _frozen(scheme.load(rest, options), reference)
-    encoder.spaces = {reference: lambda: encoder}
-    return encoder
-
-
-def outline_teacher(reference: str) -> ImageEncoder | None:
-    """The teacher on the meta device, for counting: shapes without weights. None where only its files can tell."""
-    scheme, rest, options = _resolve(reference)
-    if scheme.outline is None:
-        return None
-    with torch.device("meta"):
-        return _frozen(scheme.outline(rest, options), reference)
 
 
 def missing_weights(reference: str) -> WeightsFile | None:
@@ -124,10 +107,6 @@ def short_name(reference: str) -> str:
     return _safe(base)
 
 
-def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", name)
-
-
 def parse_reference(reference: str) -> tuple[str, dict]:
     """ "name?image_size=64" -> ("name", {"image_size": 64})."""
     base, _, query = reference.partition("?")
@@ -146,52 +125,5 @@ def parse_reference(reference: str) -> tuple[str, dict]:
     return base, options
 
 
-def _resolve(reference: str) -> tuple[Scheme, str, dict]:
-    base, options = parse_reference(reference)
-    name, colon, rest = base.partition(":")
-    if colon and name not in SCHEMES:
-        raise ConfigError(unknown("kind of teacher", f"{name}:", [f"{known}:" for known in SCHEMES]))
-    scheme = SCHEMES[name] if colon else _BY_NAME
-    options.pop("name", None)  # for short_name
-    for key in options:
-        if key not in scheme.options:
-            raise ConfigError(f"{base}: {unknown('option', key, scheme.options)}")
-    return scheme, rest if colon else base, options
-
-
-def _frozen(encoder: ImageEncoder, reference: str) -> ImageEncoder:
-    encoder.name = short_name(reference)
-    return encoder.eval().requires_grad_(False)
-
-
-def _load_published(name: str, options: dict) -> ImageEncoder:
-    spec = TEACHERS[name]
-    path = spec.weights()
-    model = _architecture(spec, options)
-    state = without_classifier(spec.convert(read_weights(path)), model)
-    load_strictly(model, fit_positions(state, model, spec.positions), str(path))
-    encoder = _encoder(spec, model, options)
-    encoder.positions = positions_of(state, spec.positions)
-    return encoder
-
-
-def _outline_published(name: str, options: dict) -> ImageEncoder:
-    return _encoder(TEACHERS[name], _architecture(TEACHERS[name], options), options)
-
-
-def _architecture(spec: TeacherSpec, options: dict) -> nn.Module:
-    return create_timm(spec.model, image_size=options.get("image_size", spec.image_size), **spec.options)
-
-
-def _encoder(spec: TeacherSpec, model: nn.Module, options: dict) -> TimmEncoder:
-    facts = {"image_size": spec.image_size, "mean": spec.mean, "std": spec.std, "cls": spec.cls}
-    return TimmEncoder(model, name=spec.name, **{**facts, **options})
-
-
-_BY_NAME = Scheme(
-    load=_load_published,
-    outline=_outline_published,
-    options=frozenset({"image_size", "layer", "cls"}),
-    example="dinov2_vitb14_reg",
-    what="published weights by name",
-)
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", name)

@@ -8,7 +8,6 @@ from unic.models.positions import Resampling, fit_positions, positions_of
 from unic.models.student import ENCODER_FILE, read_encoder
 from unic.models.timm_encoder import TimmEncoder, create_timm, without_classifier
 from unic.models.weights import load_strictly, read_weights
-from unic.teachers import SCHEMES, Scheme
 from unic.teachers.from_timm import encoder_of
 
 
@@ -43,14 +42,3 @@ def _timm_file(path: Path, options: dict) -> ImageEncoder:
     encoder = encoder_of(model, options["model"], options)
     encoder.positions = positions_of(state, Resampling())
     return encoder
-
-
-SCHEMES.add(
-    "file",
-    Scheme(
-        load=load,
-        options=frozenset({"image_size", "layer", "cls", "model"}),
-        example="file:runs/mine/encoder.safetensors",
-        what="a student of unic, or weights of any timm model (?model=<timm model>)",
-    ),
-)

@@ -21,7 +21,6 @@ from unic.method.tokens import TokenMaps, Tokens
 from unic.models.dense_utils import block_numbers
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
 from unic.models.timm_encoder import ClsRule
-from unic.teachers import SCHEMES, Scheme
 from unic.teachers.hf_download import ask_hub, hub_file, without_bars
 
 log = logging.getLogger(__name__)
@@ -333,14 +332,3 @@ def _config_size(config: Any) -> int:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-SCHEMES.add(
-    "hf",
-    Scheme(
-        load=load,
-        options=frozenset({"image_size", "layer", "cls"}),
-        example="hf:facebook/dinov2-with-registers-base",
-        what="vision backbones of transformers by hub name or folder: DINOv2, DINOv3, ViT, CLIP, SigLIP, CNNs",
-    ),
-)

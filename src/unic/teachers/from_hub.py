@@ -18,7 +18,6 @@ from unic.core.errors import ConfigError
 from unic.method.tokens import TokenMaps, Tokens
 from unic.models.dense_utils import block_numbers
 from unic.models.encoder import ImageEncoder
-from unic.teachers import SCHEMES, Scheme
 
 
 class HubEncoder(ImageEncoder):
@@ -127,14 +126,3 @@ def _run(repo: str, entry: str, *, is_folder: bool) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ConfigError(f"hub:{repo}:{entry} gives a {type(model).__name__}, expected a torch module")
     return model
-
-
-SCHEMES.add(
-    "hub",
-    Scheme(
-        load=load,
-        options=frozenset({"image_size", "layer", "trust"}),
-        example="hub:facebookresearch/dinov2:dinov2_vitb14_reg?trust=1",
-        what="torch.hub models in the manner of DINO and DINOv2; runs the repository's code",
-    ),
-)

@@ -1,6 +1,6 @@
 """open_clip:<architecture>/<tag>: the image tower of a CLIP-type model; tag: one of open_clip's, or a file's path.
 
-CLS and patches are those before the projection into the space of texts; that projection is in teachers/text.py.
+CLS and patches are those before the projection into the space of texts; that projection is in text_tower.py.
 
 Letters: B images, N patches, D width, S class and patch tokens.
 """
@@ -23,7 +23,6 @@ from unic.models.encoder import ImageEncoder
 from unic.models.positions import Resampling, positions_of, resample_positions
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import load_strictly, read_weights
-from unic.teachers import SCHEMES, Scheme
 from unic.teachers.hf_download import hub_file
 
 
@@ -197,7 +196,10 @@ def architecture_config(arch: str) -> dict:
         raise ImportError("open_clip:<architecture> needs open_clip: pip install 'unic[clip]'") from error
     config = open_clip.get_model_config(arch) if arch in open_clip.list_models() else None
     if config is None:
-        raise ConfigError(unknown("open_clip architecture", arch, open_clip.list_models()))
+        listing = 'python -c "import open_clip; print(*open_clip.list_models())"'
+        raise ConfigError(
+            unknown("open_clip architecture", arch, open_clip.list_models(), list_command=listing)
+        )
     return config
 
 
@@ -277,14 +279,3 @@ def _without_warning_of_random_weights() -> Iterator[None]:
         yield
     finally:
         root.removeFilter(filter_)
-
-
-SCHEMES.add(
-    "open_clip",
-    Scheme(
-        load=load,
-        options=frozenset({"image_size", "layer", "pretrained"}),
-        example="open_clip:ViT-H-14-quickgelu/dfn5b",
-        what="the image tower of any open_clip model, by tag or file: CLIP, MetaCLIP, DFN, SigLIP, CoCa",
-    ),
-)

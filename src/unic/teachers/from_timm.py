@@ -9,7 +9,6 @@ from timm.models.vision_transformer import VisionTransformer
 from unic.models.encoder import ImageEncoder
 from unic.models.positions import Resampling, positions_of
 from unic.models.timm_encoder import TimmEncoder, create_timm
-from unic.teachers import SCHEMES, Scheme
 from unic.teachers.hf_download import hub_file
 
 
@@ -62,15 +61,3 @@ def encoder_of(model: Any, name: str, options: dict) -> TimmEncoder:
     choices = {key: options[key] for key in ("image_size", "layer", "cls") if key in options}
     defaults = {"mean": facts["mean"], "std": facts["std"], "image_size": facts["input_size"][-1]}
     return TimmEncoder(model, name=name, **{**defaults, **choices})
-
-
-SCHEMES.add(
-    "timm",
-    Scheme(
-        load=load,
-        outline=outline,
-        options=frozenset({"image_size", "layer", "cls", "pretrained"}),
-        example="timm:vit_small_patch16_224.dino",
-        what="any timm model: ViTs with or without class token, registers, CNNs",
-    ),
-)

@@ -11,7 +11,8 @@ from torch import nn
 from unic.core.errors import ConfigError
 from unic.method.tokens import Batch, Tokens
 from unic.models.encoder import ImageEncoder
-from unic.teachers import load_teacher, short_name
+from unic.teachers import short_name
+from unic.teachers.load import load_teacher
 
 
 class LiveTeachers(nn.Module):

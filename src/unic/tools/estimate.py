@@ -14,8 +14,9 @@ from unic.method.losses import teacher_losses
 from unic.method.tokens import Tokens, Widths
 from unic.models.encoder import ImageEncoder
 from unic.models.student import Student, build_encoder, build_student
-from unic.teachers import missing_weights, outline_teacher, short_name
+from unic.teachers import missing_weights, short_name
 from unic.teachers.fetch import WeightsFile
+from unic.teachers.load import outline_teacher
 from unic.train.build_run import epoch_steps, micro_batch
 from unic.train.checkpoint import checkpoint_bytes
 from unic.train.recipe import Recipe

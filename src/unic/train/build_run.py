@@ -22,8 +22,9 @@ from unic.method.standardize import Standardizer
 from unic.models.encoder import ImageEncoder
 from unic.models.student import build_student
 from unic.students.load import read_student
-from unic.teachers import licence, load_teacher, short_name
+from unic.teachers import licence, short_name
 from unic.teachers.live_teachers import LiveTeachers, check_names
+from unic.teachers.load import load_teacher
 from unic.train.checkpoint import TrainState, checkpoint_bytes, load_checkpoint
 from unic.train.init_from import initialize, without_statistics
 from unic.train.monitor.metric_sums import num_sums

@@ -6,8 +6,8 @@ from PIL import Image
 
 from unic.cli import main
 from unic.core.errors import DataError
+from unic.data.check_dataset import check_dataset
 from unic.data.datasets import DATASETS, Roots
-from unic.data.datasets.check import check_dataset
 from unic.data.decode import BadImage
 
 

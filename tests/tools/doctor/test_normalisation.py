@@ -11,7 +11,8 @@ from torch import nn
 
 from unic.core.rng import seeded_torch
 from unic.models.timm_encoder import TimmEncoder, create_timm
-from unic.teachers import TEACHERS, TeacherSpec, load_teacher
+from unic.teachers import TEACHERS, TeacherSpec
+from unic.teachers.load import load_teacher
 from unic.tools.doctor.normalisation import (
     CONVENTIONS,
     Normalisation,

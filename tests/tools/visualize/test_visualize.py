@@ -15,9 +15,10 @@ from unic.core.errors import ConfigError, DataError
 from unic.data.decode import BadImage
 from unic.tools.visualize.extract import NamedEncoder
 from unic.tools.visualize.inputs import read_photographs
+from unic.tools.visualize.options import VisualizeOptions
 from unic.tools.visualize.output import SavedPicture, write_album
 from unic.tools.visualize.panels import GAP, SIDE, EncoderColumn, ImagePanel, draw, shortened
-from unic.tools.visualize.visualize import VisualizeOptions, visualize
+from unic.tools.visualize.visualize import visualize
 
 CNN = "timm:test_convnext?pretrained=0&image_size=64"
 VIT = "timm:test_vit?pretrained=0"
@@ -191,7 +192,7 @@ def test_the_command_draws_and_names_the_files(tmp_path: Path, capsys: pytest.Ca
         ([VIT, "--images", "/no/such.jpg"], "/no/such.jpg: no such file"),
         ([CNN, "--image-size", "64", "--kinds", "attention"], "no encoder has attention to show"),
         ([VIT, "--image-size", "3"], "smaller than one patch of test_vit"),
-        ([], "no encoder to look through"),
+        ([], "no encoder named"),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -11,7 +11,7 @@ import numpy as np
 
 from unic.core.errors import ConfigError, DataError
 from unic.core.plugins import Registry
-from unic.data.dense.annotations import Depths, Masks
+from unic.data.dense.annotation_formats import Depths, Masks
 from unic.data.image_list import ImageList
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,9 @@ class DatasetSpec:
         return how and how(root)
 
 
-DATASETS: Registry[DatasetSpec] = Registry("data set", "unic.data.datasets")
+DATASETS: Registry[DatasetSpec] = Registry(
+    "data set", "unic.data.datasets", list_command="unic datasets list"
+)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from unic.data.datasets import DATASETS, DatasetSpec
 from unic.data.datasets.readers import find_base, with_masks
-from unic.data.dense.annotations import IGNORED, Masks, distinct_colours
+from unic.data.dense.annotation_formats import IGNORED, Masks, distinct_colours
 from unic.data.image_list import ImageList
 
 _PARTS = ("training", "validation")

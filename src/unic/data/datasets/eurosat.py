@@ -8,9 +8,6 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
-
-from unic.core import rng
 from unic.data.datasets import DATASETS, DatasetSpec, take
 from unic.data.datasets.readers import inner_folder, read_class_folders
 from unic.data.image_list import ImageList
@@ -27,6 +24,10 @@ def parts(names: Iterable[str]) -> dict[str, list[str]]:
 
     Of fewer than 1,620 files, which are a part of a class, half are test and a quarter is val.
     """
+    import torch
+
+    from unic.core import rng
+
     names = sorted(names)
     index = torch.tensor([zlib.crc32(name.encode()) for name in names], dtype=torch.int64)
     draws = rng.uniforms(_SEED, "eurosat", torch.zeros_like(index), index, 1)[:, 0].tolist()

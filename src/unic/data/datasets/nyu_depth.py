@@ -5,7 +5,7 @@ from pathlib import Path
 from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec
 from unic.data.datasets.readers import find_base, read_rows
-from unic.data.dense.annotations import Depths
+from unic.data.dense.annotation_formats import Depths
 from unic.data.image_list import ImageList
 
 _LISTS = {"train": "nyu_train.txt", "test": "nyu_test.txt"}

@@ -6,7 +6,7 @@ from typing import Any
 from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec
 from unic.data.datasets.readers import inner_folder, read_json, with_masks
-from unic.data.dense.annotations import IGNORED, Masks, distinct_colours
+from unic.data.dense.annotation_formats import IGNORED, Masks, distinct_colours
 from unic.data.image_list import ImageList
 
 _NOTE = "dataset.json"

@@ -12,7 +12,8 @@ from unic.models.config import LadderConfig
 from unic.models.encoder import ImageEncoder
 from unic.models.ladder import Ladder
 from unic.models.student import build_student
-from unic.teachers import outline_teacher, short_name
+from unic.teachers import short_name
+from unic.teachers.load import outline_teacher
 from unic.train.recipe import Recipe
 
 

@@ -8,17 +8,17 @@ import contextlib
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
 from unic.core.environment import environment
-from unic.core.errors import ConfigError
 from unic.data.worker_processes import auto_workers
 from unic.tools.bench.analytic_flops import analytic_flops
 from unic.tools.bench.data_throughput import DataThroughput, time_reading
 from unic.tools.bench.machine import commit, matmul_flops, processor
+from unic.tools.bench.options import BenchOptions
 from unic.tools.bench.subprocess_runner import SubprocessRunner
 from unic.tools.bench.timed_step import StepFacts, Timed
 from unic.tools.estimate import IMAGENET_1K, UTILISATION, Estimate, estimate
@@ -29,33 +29,6 @@ _WARM_UP = 2
 
 # Largest relative difference between the losses of exact and fast: rounding, and nothing else.
 TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchOptions:
-    """How a recipe is measured."""
-
-    batch: int = 32
-    """Images a step."""
-    steps: int = 5
-    """Timed turns of each setting, after three that are not; the first of those is compared. A turn is a step; on an
-    accelerator the mean of eight in a row."""
-    image_size: int | None = None
-    """Pixels a side of views and student; None: the recipe's."""
-    fp32: bool = False
-    """Also exact fp32: slow, and one more student in memory."""
-    threads: int | None = None
-    """Threads of the processor; None: torch's choice."""
-    data_root: tuple[str, ...] = ()
-    """Images whose reading is timed; made-up photographs when none is named."""
-
-    def __post_init__(self):
-        if self.batch < 2:
-            raise ConfigError(f"--batch must be at least 2 (a std needs two images), got {self.batch}")
-        if self.steps < 1 or (self.threads is not None and self.threads < 1):
-            raise ConfigError(
-                f"--steps and --threads must be at least 1, got {self.steps} and {self.threads}"
-            )
 
 
 class Setting(NamedTuple):

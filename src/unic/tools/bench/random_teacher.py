@@ -11,7 +11,8 @@ from torch import nn
 from unic.core.errors import ConfigError
 from unic.core.rng import seeded_torch
 from unic.models.encoder import ImageEncoder
-from unic.teachers import load_teacher, missing_weights, outline_teacher, parse_reference
+from unic.teachers import missing_weights, parse_reference
+from unic.teachers.load import load_teacher, outline_teacher
 
 PUBLISHED, RANDOM = "its weights", "random weights"
 

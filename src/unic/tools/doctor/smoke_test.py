@@ -10,7 +10,7 @@ from unic.core.errors import WeightsError
 from unic.data.crop import evaluation_view
 from unic.data.decode import read_image, sample_photographs
 from unic.method.tokens import Widths
-from unic.teachers import load_teacher
+from unic.teachers.load import load_teacher
 
 
 @dataclass(frozen=True, kw_only=True)

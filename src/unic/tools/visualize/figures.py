@@ -12,9 +12,10 @@ from torch import Tensor
 from unic.core.errors import ConfigError
 from unic.data.crop import evaluation_view
 from unic.tools.visualize.extract import EncoderMaps
+from unic.tools.visualize.options import Basis
 from unic.tools.visualize.output import SavedPicture
 from unic.tools.visualize.panels import SIDE, EncoderColumn, ImagePanel, draw, in_colours
-from unic.tools.visualize.pca import Basis, in_own_colours, in_shared_colours
+from unic.tools.visualize.pca import in_own_colours, in_shared_colours
 from unic.tools.visualize.similarity import similarities
 
 HEADS = 6

@@ -5,7 +5,6 @@ Letters: B images, h w grid of patches, E width, K C components.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +20,6 @@ from unic.tools.visualize.principal_components import (
     correlation,
     principal_components,
 )
-
-Basis = Literal["own", "shared"]
 
 CONSTANT = "no component:\nits patches are all the same"
 

@@ -2,9 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from PIL import Image
@@ -12,46 +10,10 @@ from PIL import Image
 from unic.core.errors import ConfigError
 from unic.tools.visualize.extract import NamedEncoder, extract_maps
 from unic.tools.visualize.figures import Table, attending, attention_tables, pca_table, similarity_table
+from unic.tools.visualize.options import VisualizeOptions
 from unic.tools.visualize.output import SavedPicture, check_album, write_album
-from unic.tools.visualize.pca import Basis
 
 log = logging.getLogger(__name__)
-
-Kind = Literal["pca", "similarity", "attention"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class VisualizeOptions:
-    """What is drawn.
-
-    kinds: none stands for pca and similarity, and attention where an encoder has it.
-    patch: of similarity, as shares of width and height of the square that is shown.
-    image_size: in pixels; None: each encoder's own, or what gives it a fine map.
-    heads: each attention head by itself, too.
-    """
-
-    kinds: tuple[Kind, ...] = ()
-    basis: Basis = "own"
-    foreground: bool = False
-    patch: tuple[float, float] = (0.5, 0.5)
-    image_size: int | None = None
-    heads: bool = False
-
-    def __post_init__(self) -> None:
-        if self.foreground and self.basis == "shared":
-            raise ConfigError(
-                "--foreground colours what each encoder itself sets apart, so it cannot share colours; leave out "
-                "--basis shared"
-            )
-        changed = {
-            "--basis": ("pca", self.basis != "own"),
-            "--foreground": ("pca", self.foreground),
-            "--patch": ("similarity", self.patch != (0.5, 0.5)),
-            "--heads": ("attention", self.heads),
-        }
-        for option, (kind, used) in changed.items():
-            if used and self.kinds and kind not in self.kinds:
-                raise ConfigError(f"{option} is about {kind}; add {kind} to --kinds")
 
 
 def visualize(
@@ -76,7 +38,7 @@ def visualize(
         seen.append(extract_maps(one, images, image_size=size, attention=attention, device=device))
         log.info("%s: %s", one.name, seen[-1].size)
     if not seen:
-        raise ConfigError("no encoder to extract_maps through; name a teacher, a URI or a run folder")
+        raise ConfigError("no encoder named; name a teacher, a URI or a run folder")
     table = Table.of(pictures, seen)
     with_attention = choices.heads or attending(seen)
     kinds = choices.kinds or ("pca", "similarity", *(["attention"] if with_attention else []))

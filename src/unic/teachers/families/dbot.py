@@ -14,6 +14,7 @@ TEACHERS.add(
         model="vit_base_patch16_224",
         options={"global_pool": "avg"},
         cls="pooled",
+        parameters=85_798_656,
         weights=WeightsFile(
             name="84.5_dbot_base_finetune.pth",
             url="https://lf3-nlp-opensource.bytetos.com/obj/nlp-opensource/mmodal/dbot/84.5_dbot_base_finetune.pth",

@@ -3,13 +3,30 @@
 The default of 224 pixels is what its own evaluations use; any multiple of 14 goes (?image_size=518).
 """
 
-from unic.models.dinov2_format import dinov2_to_timm
-from unic.models.positions import Resampling
+from typing import TYPE_CHECKING
+
+from unic.models.config import Resampling
 from unic.teachers import TEACHERS, TeacherSpec
 from unic.teachers.fetch import WeightsFile
 
-for size in ("small", "base", "large", "giant"):
-    for registers in ("", "_reg"):
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def convert(state: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """The same ViT under timm's names."""
+    from unic.models.dinov2_format import dinov2_to_timm
+
+    return dinov2_to_timm(state)
+
+
+for size, plain, with_registers in (
+    ("small", 21_628_800, 21_629_952),
+    ("base", 85_724_928, 85_727_232),
+    ("large", 303_227_904, 303_230_976),
+    ("giant", 1_134_769_664, 1_134_774_272),
+):
+    for registers, parameters in (("", plain), ("_reg", with_registers)):
         file = f"dinov2_vit{size[0]}14{'_reg4' if registers else ''}_pretrain.pth"
         name = f"dinov2_vit{size[0]}14{registers}"
         TEACHERS.add(
@@ -20,7 +37,8 @@ for size in ("small", "base", "large", "giant"):
                 weights=WeightsFile(
                     name=file, url=f"https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{size[0]}14/{file}"
                 ),
-                convert=dinov2_to_timm,
+                convert=convert,
+                parameters=parameters,
                 # dinov2/hub/backbones.py: interpolate_antialias and interpolate_offset
                 positions=Resampling(antialias=True)
                 if registers

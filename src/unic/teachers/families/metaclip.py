@@ -4,11 +4,14 @@ CLS is the class token after the last norm and before the projection to the spac
 The network is OpenAI's: quick GELU (the ordinary one gives other numbers), a norm before the blocks.
 """
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from unic.models.weights import below, renamed
+from unic.models.state_keys import below, renamed
 from unic.teachers import TEACHERS, TeacherSpec
 from unic.teachers.fetch import WeightsFile
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NAMES = {
     r"^class_embedding$": "cls_token",
@@ -25,7 +28,7 @@ NAMES = {
 }
 
 
-def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def convert(state: "dict[str, Tensor]") -> "dict[str, Tensor]":
     """The image tower of a file in open_clip's layout, under timm's names, without the projection."""
     tower = below("visual.", state)
     tower.pop("proj", None)
@@ -45,6 +48,7 @@ TEACHERS.add(
             url="https://dl.fbaipublicfiles.com/MMPT/metaclip/h14_fullcc2.5b.pt",
         ),
         convert=convert,
+        parameters=630_766_080,
         mean=(0.48145466, 0.4578275, 0.40821073),
         std=(0.26862954, 0.26130258, 0.27577711),
         text_tower="ViT-H-14-quickgelu",

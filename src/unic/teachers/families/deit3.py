@@ -5,11 +5,11 @@ Positions are added to the patches only, before the class token joins them: the 
 
 from functools import partial
 
-from unic.models.weights import renamed
+from unic.models.state_keys import renamed
 from unic.teachers import TEACHERS, TeacherSpec
 from unic.teachers.fetch import WeightsFile
 
-for size in ("small", "base", "large"):
+for size, parameters in (("small", 21_674_496), ("base", 85_816_320), ("large", 303_349_760)):
     name, file = f"deit3_vit{size[0]}16", f"deit_3_{size}_224_1k.pth"
     TEACHERS.add(
         name,
@@ -18,6 +18,7 @@ for size in ("small", "base", "large"):
             model=f"deit3_{size}_patch16_224",
             weights=WeightsFile(name=file, url=f"https://dl.fbaipublicfiles.com/deit/{file}"),
             convert=partial(renamed, names={r"gamma_([12])$": r"ls\1.gamma"}),
+            parameters=parameters,
             licence="Apache-2.0",
             source="https://github.com/facebookresearch/deit/blob/main/README_revenge.md",
         ),

@@ -1,0 +1,118 @@
+"""Draw what encoders see: unic visualize ENCODER... --images FILE_OR_FOLDER... --kinds pca similarity attention"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import tyro
+
+from unic.cli.options import Common, parse, process_group
+from unic.core.errors import ConfigError
+from unic.tools.visualize.options import Basis, Kind, VisualizeOptions
+
+if TYPE_CHECKING:
+    from unic.tools.visualize.extract import NamedEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    encoders: tyro.conf.Positional[tuple[str, ...]]
+    """Teachers by name, URIs (timm:..., file:...), run folders; RUN@TEACHER for a student's head."""
+    images: tuple[Path, ...] = ()
+    """Image files, and folders of images; two photographs of scikit-learn when none is named."""
+    max_images: int = 4
+    """At most so many, at equal distances; a row each."""
+    kinds: tuple[Kind, ...] = ()
+    """What to draw; everything that the encoders have when none is named."""
+    basis: Basis = "own"
+    """of pca. own: components of each encoder; shared: rotated to the first encoder's, so that colours compare."""
+    foreground: bool = False
+    """pca of what the first component sets apart from the background."""
+    patch: str = "0.5,0.5"
+    """X,Y of similarity, as shares of the width and height of the square that is shown."""
+    heads: bool = False
+    """attention of each head, too."""
+    image_size: int | None = None
+    """Side of the square in pixels; each encoder's own, or what gives at least 32 x 32 patches, when left out."""
+    out: Path | None = None
+    """Folder for the pictures; RUN/pictures of the first run named, or else ./pictures, when left out."""
+
+
+class Column(NamedTuple):
+    """An encoder to draw: what is loaded, the head if one is asked for, and the name above its pictures."""
+
+    base: str
+    head: str | None
+    name: str
+
+
+def run(words: list[str]) -> int:
+    return draw_pictures(parse(Options, words, "visualize"))
+
+
+def draw_pictures(options: Options) -> int:
+    from unic.core import distributed
+    from unic.tools.visualize.inputs import read_photographs
+    from unic.tools.visualize.similarity import read_patch
+    from unic.tools.visualize.visualize import visualize
+
+    if not options.encoders:
+        raise ConfigError("no encoder named; name a teacher, a URI, a run folder, or RUN@TEACHER for a head")
+    choices = VisualizeOptions(
+        kinds=options.kinds, basis=options.basis, foreground=options.foreground, patch=read_patch(options.patch),
+        image_size=options.image_size, heads=options.heads,
+    )  # fmt: skip
+    columns = _columns(options.encoders)
+    out = options.out or _default_folder(options.encoders)
+    with process_group(options.device) as device:
+        if not distributed.is_main():
+            return 0
+        pictures = read_photographs(options.images, options.max_images)
+        for path in visualize(_load(columns), pictures, choices, out, device=device):
+            print(path)
+    return 0
+
+
+def _columns(references: Sequence[str]) -> list[Column]:
+    """One for each reference, once. Raises for names that do not exist, before anything is loaded."""
+    from unic.evals.evaluate_many import labels
+    from unic.students.load import check
+
+    parts = {reference: _take_head(reference) for reference in references}
+    for base, _ in parts.values():
+        check(base)
+    names = labels([base for base, _ in parts.values()])
+    files = {base: Path(base).expanduser() for base in names}
+    names |= {
+        base: f"{file.absolute().parent.name}/{file.name}" for base, file in files.items() if file.is_file()
+    }
+    return [
+        Column(base, head, names[base] if head is None else f"{names[base]}@{head}")
+        for base, head in parts.values()
+    ]
+
+
+def _take_head(reference: str) -> tuple[str, str | None]:
+    """RUN@TEACHER in two, where there is a run (or a student's file) of that name."""
+    base, at, head = reference.rpartition("@")
+    if at and not Path(reference).expanduser().exists() and Path(base).expanduser().exists():
+        return base, head
+    return reference, None
+
+
+def _load(columns: Sequence[Column]) -> "Iterator[NamedEncoder]":
+    from unic.students.load import load
+    from unic.teachers import short_name
+    from unic.tools.visualize.extract import NamedEncoder
+
+    for base, head, name in columns:
+        is_student = Path(base).expanduser().exists()
+        yield NamedEncoder(load(base, head), name, head if is_student else short_name(base))
+
+
+def _default_folder(references: Sequence[str]) -> Path:
+    """Where a report looks for the pictures of a run; else a folder of their own."""
+    runs = [Path(_take_head(reference)[0]).expanduser() for reference in references]
+    run = next((run for run in runs if (run / "config.json").is_file()), Path())
+    return run / "pictures"

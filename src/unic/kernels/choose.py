@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Literal
 
 import torch
 from timm.models.eva import Eva
@@ -75,14 +75,14 @@ def with_plain_attention(encoder: TimmEncoder) -> TimmEncoder:
     """For processors; the parameters are shared."""
     network = sharing_weights(encoder.model)
     unfuse_attention(network)
-    return cast(TimmEncoder, encoder.with_network(network))
+    return encoder.replace(network=network)
 
 
-def compile_encoder(encoder: Any) -> Any:
+def compile_encoder(encoder: TimmEncoder) -> TimmEncoder:
     """An encoder whose blocks, and what comes before them, are compiled; the parameters are shared."""
     network = sharing_weights(encoder.model)
     compile_vits(network)
-    return encoder.with_network(network, compiled(normalize))
+    return encoder.replace(network=network, normalize=compiled(normalize))
 
 
 def compile_vits(network: nn.Module) -> int:
@@ -113,7 +113,7 @@ def _frozen_on_cpu(encoder: ImageEncoder, *, autocast: torch.dtype | None) -> Im
         cast_weights(network, autocast)
     prepack_weights(network)
     unfuse_attention(network)
-    return encoder.with_network(network)
+    return encoder.replace(network=network)
 
 
 def _frozen_on_gpu(encoder: ImageEncoder, *, autocast: torch.dtype | None) -> ImageEncoder:
@@ -121,4 +121,4 @@ def _frozen_on_gpu(encoder: ImageEncoder, *, autocast: torch.dtype | None) -> Im
     if autocast is not None:
         cast_weights(network, autocast)
     compile_vits(network)
-    return encoder.with_network(network, compiled(normalize))
+    return encoder.replace(network=network, normalize=compiled(normalize))

@@ -20,6 +20,7 @@ from unic.models.config import IMAGENET_MEAN, IMAGENET_STD
 from unic.models.dense_utils import sharing_weights
 
 T = TypeVar("T")
+E = TypeVar("E", bound="ImageEncoder")
 
 Normalize = Callable[[Tensor, Tensor, Tensor], Tensor]
 """A function like `normalize`."""
@@ -94,17 +95,26 @@ class ImageEncoder(nn.Module):
         """Floats with the model's mean and std, in the size they come in."""
         return self._normalize(images, self.mean, self.std)
 
-    def with_network(self, network: nn.Module, normalize: "Normalize | None" = None) -> "ImageEncoder":
-        """This encoder around another form of its network, which computes the same; its fingerprint stays.
+    def replace(
+        self: E,
+        *,
+        name: str | None = None,
+        spaces: "Mapping[str, Callable[[], ImageEncoder]] | None" = None,
+        network: nn.Module | None = None,
+        normalize: "Normalize | None" = None,
+    ) -> E:
+        """The same encoder with other values for these; this one stays as it is, and they share their weights.
 
-        network: a copy, whatever its weights look like. normalize: another form of that function; None: the same.
+        network: another form of the network, which computes the same; the fingerprint stays.
+        normalize: another form of that function.
         """
-        other = copy.copy(self)
-        # A copy of a module shares these with it.
-        other._modules, other._buffers = dict(self._modules), dict(self._buffers)
-        other.model = network
+        other = self._copy()
+        if network is not None:
+            other._content_hash = self.fingerprint()
+            other.model = network
+        other.name = self.name if name is None else name
+        other.spaces = self.spaces if spaces is None else spaces
         other._normalize = normalize or self._normalize
-        other._content_hash = self.fingerprint()
         return other
 
     @property
@@ -128,9 +138,7 @@ class ImageEncoder(nn.Module):
         original = (
             self._original[0] if self._original else self
         )  # what was resampled once is not resampled again
-        resized = copy.copy(original)
-        # A copy of a module shares these with it.
-        resized._modules, resized._buffers = dict(original._modules), dict(original._buffers)
+        resized = original._copy()
         resized.model = original._model_at(height, width)
         resized._content_hash = None
         resized.size = (height, width)
@@ -166,6 +174,12 @@ class ImageEncoder(nn.Module):
             digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
+
+    def _copy(self: E) -> E:
+        other = copy.copy(self)
+        # A copy of a module shares these with it.
+        other._modules, other._buffers = dict(self._modules), dict(self._buffers)
+        return other
 
     def _model_at(self, height: int, width: int) -> Any:
         """The network for pictures of this size, which shares the weights."""

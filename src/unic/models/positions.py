@@ -13,6 +13,9 @@ from torch import Tensor
 
 from unic.models.config import Resampling
 
+Positions = tuple[Float[Tensor, "1 S D"], Resampling]
+"""A position embedding on the grid it came with, and how its family resamples it."""
+
 
 def resample_positions(
     positions: Float[Tensor, "1 S D"], rows: int, columns: int, *, num_prefix: int, how: Resampling
@@ -51,9 +54,7 @@ def fit_positions(state: Mapping[str, Tensor], model: Any, how: Resampling) -> d
         return dict(state)  # loading strictly names the shapes
 
 
-def positions_of(
-    state: Mapping[str, Tensor], how: Resampling
-) -> tuple[Float[Tensor, "1 S D"], Resampling] | None:
+def positions_of(state: Mapping[str, Tensor], how: Resampling) -> Positions | None:
     """The positions of a file as they are: an encoder resamples these for every size, and never twice."""
     positions = state.get("pos_embed")
     return None if positions is None or positions.ndim != 3 else (positions.detach().clone(), how)

@@ -21,7 +21,7 @@ from unic.method.tokens import Pixels, Tokens, Widths
 from unic.models.config import ENCODER_FILE as ENCODER_FILE
 from unic.models.config import IMAGENET_MEAN, IMAGENET_STD, LadderConfig, Resampling, StudentConfig
 from unic.models.ladder import Ladder
-from unic.models.positions import fit_positions, positions_of
+from unic.models.positions import Positions, fit_positions, positions_of
 from unic.models.timm_encoder import TimmEncoder, create_timm
 from unic.models.weights import load_strictly, read_metadata, read_weights, write_weights
 
@@ -132,7 +132,7 @@ def build_encoder(
     *,
     seed: int,
     name: str = "student",
-    positions: tuple[Float[Tensor, "1 S D"], Resampling] | None = None,
+    positions: Positions | None = None,
 ) -> TimmEncoder:
     """The student's encoder alone, with random weights. positions: as TimmEncoder takes them."""
     with seeded_torch(seed, "student weights"):

@@ -18,7 +18,7 @@ from unic.method.tokens import Pixels, TokenMaps, Tokens
 from unic.models.config import IMAGENET_MEAN, IMAGENET_STD, ClsRule, Resampling
 from unic.models.dense_utils import block_numbers
 from unic.models.encoder import ImageEncoder
-from unic.models.positions import num_without_place, resample_positions
+from unic.models.positions import Positions, num_without_place, resample_positions
 
 
 class TimmEncoder(ImageEncoder):
@@ -42,7 +42,7 @@ class TimmEncoder(ImageEncoder):
         std: Sequence[float] = IMAGENET_STD,
         cls: ClsRule = "auto",
         layer: int | None = None,
-        positions: tuple[Float[Tensor, "1 S D"], Resampling] | None = None,
+        positions: Positions | None = None,
     ):
         super().__init__(model, name=name, image_size=image_size, mean=mean, std=std)
         self.layer = layer

@@ -27,12 +27,13 @@ def load(reference: str | Path, head: str | None = None) -> ImageEncoder:
     if path.exists():
         student = read_student(path)
         encoder = student.encoder if head is None else student.head(head)
-        encoder.spaces = {
-            student.teachers[name]: partial(student.head, name)
-            for name in ([head] if head else student.standardizers)
-            if name in student.teachers
-        }
-        return encoder
+        return encoder.replace(
+            spaces={
+                student.teachers[name]: partial(student.head, name)
+                for name in ([head] if head else student.standardizers)
+                if name in student.teachers
+            }
+        )
     if isinstance(reference, Path) or ("/" in str(reference) and ":" not in str(reference)):
         raise FileNotFoundError(f"{reference}: no such run folder or file")
     if head is not None:

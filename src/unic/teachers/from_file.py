@@ -25,20 +25,17 @@ def load(text: str, options: dict) -> ImageEncoder:
     choices = {key: options[key] for key in ("layer", "cls") if key in options}
     if not choices:
         return student
-    encoder = TimmEncoder(
+    return TimmEncoder(
         student.model,
         name=student.name,
         image_size=student.image_size,
         **{"cls": "token", **choices},
+        positions=student.positions,
     )
-    encoder.positions = student.positions
-    return encoder
 
 
 def _timm_file(path: Path, options: dict) -> ImageEncoder:
     model = create_timm(options["model"], image_size=options.get("image_size"))
     state = without_classifier(read_weights(path), model)
     load_strictly(model, fit_positions(state, model, Resampling()), str(path))
-    encoder = encoder_of(model, options["model"], options)
-    encoder.positions = positions_of(state, Resampling())
-    return encoder
+    return encoder_of(model, options["model"], options, positions_of(state, Resampling()))

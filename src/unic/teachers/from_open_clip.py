@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -32,14 +32,20 @@ class OpenClipEncoder(ImageEncoder):
     CLS: what the tower projects (for most the class token after ln_post); the attention pool of a ResNet.
     Patches: the patch tokens after ln_post, or as an attentional pooler reads them; the cells of a ResNet's last map.
     layer: which block or stage the tokens come from; a CLS that is pooled is always that of the whole model.
+    positions: a ViT's position embedding on the grid it came with; None: the model's own.
     """
 
-    positions: Float[Tensor, "1 S D"] | None = None
-    """A ViT's position embedding on the grid it came with; None: the model's own."""
-
-    def __init__(self, visual: Any, *, layer: int | None = None, **facts: Any):
+    def __init__(
+        self,
+        visual: Any,
+        *,
+        layer: int | None = None,
+        positions: Float[Tensor, "1 S D"] | None = None,
+        **facts: Any,
+    ):
         super().__init__(visual, **facts)
         self.layer = layer
+        self.positions = positions
         self.measure()
 
     def tokens(self, pixels: Float[Tensor, "B 3 H W"]) -> Tokens:
@@ -118,8 +124,8 @@ class OpenClipEncoder(ImageEncoder):
 
 def load(text: str, options: dict) -> ImageEncoder:
     size = options.get("image_size")
-    model, tag = create_open_clip(text, pretrained=bool(options.get("pretrained", True)), image_size=size)
-    visual = model.visual
+    towers, tag = create_open_clip(text, pretrained=bool(options.get("pretrained", True)), image_size=size)
+    visual = towers.model.visual
     facts = {
         "name": text,
         "image_size": size or _side(visual.image_size, text),
@@ -128,34 +134,36 @@ def load(text: str, options: dict) -> ImageEncoder:
         "layer": options.get("layer"),
     }
     if not hasattr(visual, "trunk"):
-        encoder = OpenClipEncoder(visual, **facts)
-        encoder.positions = visual.native_positions
-        return encoder
+        return OpenClipEncoder(visual, positions=towers.positions, **facts)
     native = positions_of(visual.trunk.state_dict(), Resampling())
     if size is not None:
         visual.set_input_size(size)  # resamples the positions, so after loading
-    encoder = TimmEncoder(visual.trunk, **facts)
-    encoder.positions = native
-    return encoder
+    return TimmEncoder(visual.trunk, positions=native, **facts)
+
+
+class Towers(NamedTuple):
+    """open_clip's model of images and texts. positions: those of its image ViT's file, on the grid they came with."""
+
+    model: Any
+    positions: Float[Tensor, "1 S D"] | None
 
 
 def create_open_clip(
     text: str, *, pretrained: bool, image_size: int | None = None
-) -> tuple[Any, Mapping[str, Any]]:
+) -> tuple["Towers", Mapping[str, Any]]:
     """Both towers of "<architecture>/<tag>" with their weights, and what open_clip knows about the tag."""
     arch, _, name = text.partition("/")
     if not pretrained:
         return architecture(arch, image_size=image_size), {}
     path, tag = _weights(arch, name)
     # The tag says which activation the weights were trained with; the architecture may be that of another tag.
-    model = architecture(arch, image_size=image_size, quick_gelu=bool(tag.get("quick_gelu")), path=path)
-    return model, tag
+    return architecture(arch, image_size=image_size, quick_gelu=bool(tag.get("quick_gelu")), path=path), tag
 
 
 def architecture(
     arch: str, *, image_size: int | None = None, quick_gelu: bool = False, path: Path | None = None
-) -> Any:
-    """open_clip's model of this name, with the weights in `path` where it is given, else with fresh ones."""
+) -> "Towers":
+    """open_clip's model of this name, with the weights in `path` where it is given, else with random ones."""
     config = architecture_config(arch)
     text_repo = config["text_cfg"].get("hf_model_name")
     if text_repo:  # open_clip builds the text tower from that repository's config
@@ -177,15 +185,14 @@ def architecture(
             force_quick_gelu=quick_gelu,
             pretrained_text=False,
         )
-    model.visual.native_positions = None
-    if path is not None:
-        state = _as_this_version_names_it(read_weights(path), model)
-        # Kept beside those on the grid of the model's image size: another size is not resampled from these.
-        positions = state.get("visual.positional_embedding")
-        model.visual.native_positions = None if positions is None else positions[None].clone()
-        resize_pos_embed(state, model)
-        load_strictly(model, state, str(path))
-    return model
+    if path is None:
+        return Towers(model, None)
+    state = _as_this_version_names_it(read_weights(path), model)
+    positions = state.get("visual.positional_embedding")
+    native = None if positions is None else positions[None].clone()
+    resize_pos_embed(state, model)
+    load_strictly(model, state, str(path))
+    return Towers(model, native)
 
 
 def architecture_config(arch: str) -> dict:

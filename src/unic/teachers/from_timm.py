@@ -7,7 +7,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from unic.models.encoder import ImageEncoder
-from unic.models.positions import Resampling, positions_of
+from unic.models.positions import Positions, Resampling, positions_of
 from unic.models.timm_encoder import TimmEncoder, create_timm
 from unic.teachers.hf_download import hub_file
 
@@ -28,9 +28,7 @@ def load(name: str, options: dict) -> ImageEncoder:
     native = positions_of(model.state_dict(), Resampling())
     if resampled:
         model.set_input_size((size, size))  # as timm does while it loads weights into a model of that size
-    encoder = encoder_of(model, name, options)
-    encoder.positions = native
-    return encoder
+    return encoder_of(model, name, options, native)
 
 
 def _has_positions(name: str, size: int) -> bool:
@@ -55,9 +53,9 @@ def outline(name: str, options: dict) -> ImageEncoder:
     return encoder_of(create_timm(name, image_size=options.get("image_size")), name, options)
 
 
-def encoder_of(model: Any, name: str, options: dict) -> TimmEncoder:
+def encoder_of(model: Any, name: str, options: dict, positions: Positions | None = None) -> TimmEncoder:
     """Preprocessing as timm notes it beside the pretrained weights; options of the reference go first."""
     facts = model.pretrained_cfg
     choices = {key: options[key] for key in ("image_size", "layer", "cls") if key in options}
     defaults = {"mean": facts["mean"], "std": facts["std"], "image_size": facts["input_size"][-1]}
-    return TimmEncoder(model, name=name, **{**defaults, **choices})
+    return TimmEncoder(model, name=name, positions=positions, **{**defaults, **choices})

@@ -1,5 +1,7 @@
 """From a reference to an encoder: `load_teacher` with its weights, `outline_teacher` without."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -21,8 +23,7 @@ def load_teacher(reference: str) -> ImageEncoder:
     scheme, rest, options = _resolve(reference)
     with seeded_torch(0, "untrained teacher"):  # timm initialises every model, also one that is overwritten
         encoder = _frozen(scheme.load(rest, options), reference)
-    encoder.spaces = {reference: lambda: encoder}
-    return encoder
+    return encoder.replace(spaces={reference: lambda: encoder})
 
 
 def outline_teacher(reference: str) -> ImageEncoder | None:
@@ -41,9 +42,7 @@ def load_published(name: str, options: dict) -> TimmEncoder:
     model = _architecture(spec, options)
     state = without_classifier(spec.convert(read_weights(path)), model)
     load_strictly(model, fit_positions(state, model, spec.positions), str(path))
-    encoder = _encoder(spec, model, options)
-    encoder.positions = positions_of(state, spec.positions)
-    return encoder
+    return _encoder(spec, model, options, positions=positions_of(state, spec.positions))
 
 
 def _outline_published(name: str, options: dict) -> TimmEncoder:
@@ -54,9 +53,9 @@ def _architecture(spec: TeacherSpec, options: dict) -> nn.Module:
     return create_timm(spec.model, image_size=options.get("image_size", spec.image_size), **spec.options)
 
 
-def _encoder(spec: TeacherSpec, model: nn.Module, options: dict) -> TimmEncoder:
+def _encoder(spec: TeacherSpec, model: nn.Module, options: dict, **more: Any) -> TimmEncoder:
     facts = {"image_size": spec.image_size, "mean": spec.mean, "std": spec.std, "cls": spec.cls}
-    return TimmEncoder(model, name=spec.name, **{**facts, **options})
+    return TimmEncoder(model, name=spec.name, **{**facts, **options}, **more)
 
 
 _BY_NAME = Scheme(
@@ -83,5 +82,4 @@ def _resolve(reference: str) -> tuple[Scheme, str, dict]:
 
 
 def _frozen(encoder: ImageEncoder, reference: str) -> ImageEncoder:
-    encoder.name = short_name(reference)
-    return encoder.eval().requires_grad_(False)
+    return encoder.replace(name=short_name(reference)).eval().requires_grad_(False)

@@ -97,14 +97,14 @@ def load_text_tower(reference: str) -> TextTower:
     with seeded_torch(0, "untrained teacher"):
         if colon:
             arch = text.partition("/")[0]
-            model, _ = create_open_clip(text, pretrained=bool(options.get("pretrained", True)))
+            towers, _ = create_open_clip(text, pretrained=bool(options.get("pretrained", True)))
         else:
             arch = TEACHERS[base].text_tower
             if arch is None:
                 known = [name for name in TEACHERS if TEACHERS[name].text_tower] or ["open_clip:<...>"]
                 raise ConfigError(f"{base} has no text tower; teachers that have one: {', '.join(known)}")
-            model = architecture(arch, path=TEACHERS[base].weights())
-    return TextTower(model, _tokenizer(arch))
+            towers = architecture(arch, path=TEACHERS[base].weights())
+    return TextTower(towers.model, _tokenizer(arch))
 
 
 def _tokenizer(arch: str) -> Any:

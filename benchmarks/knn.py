@@ -25,7 +25,8 @@ import tyro
 from torch import Tensor
 
 from unic.evals.exact_knn import nearest
-from unic.evals.knn import KnnConfig, knn_predict
+from unic.evals.knn import knn_predict
+from unic.evals.protocols.knn import KnnConfig
 
 KS = (10, 20, 100, 200)
 TEMPERATURE = 0.07

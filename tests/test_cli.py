@@ -295,7 +295,7 @@ from safetensors.torch import save_file
 from pathlib import Path
 from unic.data.datasets import DATASETS, DatasetSpec
 from unic.data.folders import read_image_folder
-from unic.evals.api import EVALUATIONS, Evaluation
+from unic.evals.registry import EVALUATIONS, Evaluation
 from unic.teachers import TEACHERS, TeacherSpec
 
 FOLDER = Path(__file__).parent

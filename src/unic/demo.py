@@ -11,8 +11,8 @@ import torch
 
 from unic.core.run_folder import RunDir
 from unic.data.datasets.digits import write_digits
-from unic.evals.api import EvalOptions
 from unic.evals.evaluate_many import baselines, evaluate_encoders
+from unic.evals.registry import EvalOptions
 from unic.recipes import demo
 from unic.tools.report.loss_plots import plot_losses
 from unic.tools.report.page import write_report

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
 from unic.core.errors import ConfigError
-from unic.evals.api import EvalOptions, own_settings
 from unic.evals.exact_knn import GRID, nearest
-from unic.evals.knn import KnnConfig, _possible_ks, _ranking, knn_predict
+from unic.evals.knn import _possible_ks, _ranking, knn_predict
 from unic.evals.knn_index import KnnIndex, nearest_fast
+from unic.evals.protocols.knn import KnnConfig
+from unic.evals.registry import EvalOptions, own_settings
 
 T = 0.07
 

@@ -102,7 +102,7 @@ def _classes(part: "Part") -> str:
 def _evaluate_options() -> type:
     import tyro
 
-    from unic.evals.api import options_type
+    from unic.evals.registry import options_type
     from unic.evals.suites import suite
 
     of_evaluations = options_type()

@@ -25,12 +25,12 @@ from unic.data.eval_loader import evaluation_views
 from unic.data.image_list import ImageList
 from unic.data.worker_processes import auto_workers
 from unic.evals.feature_store import InMemory, OnDisk, Place, locked, shards_of
+from unic.evals.registry import Precision
 from unic.method.tokens import Batch, Encoder, Tokens
 
 log = logging.getLogger(__name__)
 
 Token = Literal["cls", "patch_mean", "cls_patch_mean"]
-Precision = Literal["fp32", "bf16"]
 
 VERSION = "features-1"
 """Change it when the same encoder and images give other features: it is part of every cache key."""

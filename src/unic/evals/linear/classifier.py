@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,42 +18,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unic.core.errors import ConfigError, DataError, WeightsError
-from unic.evals.api import EvalData
+from unic.core.errors import DataError, WeightsError
 from unic.evals.artifact_cache import load_artifact, save_artifact
+from unic.evals.eval_data import EvalData
 from unic.evals.linear.trainval_split import check_features, split_trainval
+from unic.evals.protocols.logreg import LogregConfig
 from unic.evals.results import Result
 from unic.evals.splits import ranking
 
 log = logging.getLogger(__name__)
-
-LARGE = 100_000
-"""More training images than this are learned by SGD: between Food-101 (75,750), the largest of the sets UNIC
-solves by L-BFGS, and iNaturalist 2019 (265,213), the smallest it gives to SGD."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogregConfig:
-    """The defaults are UNIC's protocol; what differs from them is named in the protocol of the results."""
-
-    seeds: tuple[int, ...] = (22,)
-    """One classifier each: held-out images, order of trials, and for SGD first weights and order of images.
-    With several the mean is reported, and the standard deviation between them beside it."""
-    num_trials: int = 40
-    """Settings tried on held-out images."""
-    large: Literal["auto", "yes", "no"] = "auto"
-    """SGD on features of length 1 instead of L-BFGS; auto: for more than 100,000 training images."""
-    compat_split: bool = False
-    """Hold out as many images of each class as the reference does, with its flaw for small classes."""
-
-    def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ConfigError(f"seeds {self.seeds}: expected one or more different ones, 0 or more each")
-        if self.num_trials < 1:
-            raise ConfigError(f"{self.num_trials} trials: expected 1 or more")
-
-    def is_large(self, num_images: int) -> bool:
-        return self.large == "yes" or (self.large == "auto" and num_images > LARGE)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from unic.evals.eval_data import EvalData
-from unic.evals.knn_index import KnnIndex
+from unic.evals.knn_index import neighbour_search
 from unic.evals.protocols.knn import KnnConfig
 from unic.evals.results import Result
 from unic.evals.splits import NUM_RANKED
@@ -71,9 +71,9 @@ def knn_predict(
     """
     assert max(ks) <= len(train), f"{max(ks)} neighbours of {len(train)} rows"
     ranked: dict[int, list[Tensor]] = {k: [] for k in ks}
-    searched = KnnIndex.of(train, chunk)
+    search = neighbour_search(train, max(ks), chunk)
     for queries in test.split(chunk):
-        sims_QK, index_QK = searched.nearest(queries, max(ks))
+        sims_QK, index_QK = search(queries)
         # The row's largest similarity is taken off: a common factor, and exp cannot overflow.
         weights_QK = ((sims_QK - sims_QK[:, :1]) / temperature).exp()
         for k, scores_QC in _votes(weights_QK, train_labels[index_QK], ks, num_classes):

@@ -20,8 +20,8 @@ class KnnConfig:
     """Numbers of neighbours to score; the first is the one reported."""
     temperature: float = 0.07
     chunk: int = 4096
-    """Test images, and training images, compared at a time. Memory, beside 2 bytes for each number of the training
-    features: mostly 3 bytes times its square, and up to 60 where many training images are as near as each other."""
+    """Test images, and training images, compared at a time. Memory, beside a copy of the training features in 16 or 32
+    bits: mostly 5 bytes times its square, and up to 60 where many training images are as near as each other."""
 
     def __post_init__(self) -> None:
         if not self.ks or min(self.ks) < 1:

@@ -124,9 +124,11 @@ def fit_classifier(
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         folder = cache / "classifiers" / key
         shape = (num_classes, features.shape[1])
-        found = load_artifact(folder / "fitted", "a kept classifier is", partial(_made, shape=shape))
-        if found is not None:
-            return found
+        classifier = load_artifact(
+            folder / "fitted", "a cached classifier is", partial(_read_classifier, shape=shape)
+        )
+        if classifier is not None:
+            return classifier
     present, dense = labels.cpu().unique(return_inverse=True)
     train, held_out = split_trainval(dense, seed=seed, compat=config.compat_split)
     held_out = held_out[torch.isin(dense[held_out], dense[train])]
@@ -175,7 +177,7 @@ def report(data: EvalData, method: Solver, config: LogregConfig) -> list[Result]
     """
     train = data.features("train").to(data.device)
     test = data.features("test").to(data.device)
-    found = []
+    accuracies = []
     for seed in config.seeds:
         classifier = fit_classifier(
             train,
@@ -186,18 +188,18 @@ def report(data: EvalData, method: Solver, config: LogregConfig) -> list[Result]
             seed=seed,
             cache=data.cache,
         )
-        found.append(data.accuracies(classifier.scores, test))
+        accuracies.append(data.accuracies(classifier.scores, test))
     name = protocol(method, config, len(train))
     if config.seeds != LogregConfig.seeds:
         name += f" seeds={','.join(map(str, config.seeds))}"
     results = []
-    for metric in found[0]:
-        values = [accuracies[metric] for accuracies in found]
+    for metric in accuracies[0]:
+        values = [of_seed[metric] for of_seed in accuracies]
         seed = config.seeds[0] if len(config.seeds) == 1 else None
         results.append(data.result(method.name, metric, float(np.mean(values)), protocol=name, seed=seed))
-    if len(found) > 1:
-        for metric in found[0]:
-            spread = float(np.std([accuracies[metric] for accuracies in found], ddof=1))
+    if len(accuracies) > 1:
+        for metric in accuracies[0]:
+            spread = float(np.std([of_seed[metric] for of_seed in accuracies], ddof=1))
             results.append(
                 data.result(method.name, f"{metric}_std", spread, protocol=name, higher_is_better=False)
             )
@@ -209,7 +211,7 @@ def _sha256(tensor: Tensor) -> str:
     return hashlib.sha256(array.view(np.uint8).data).hexdigest() + str(tuple(array.shape))
 
 
-def _made(tensors: dict[str, Tensor], facts: Any, shape: tuple[int, int]) -> Classifier:
+def _read_classifier(tensors: dict[str, Tensor], facts: Any, shape: tuple[int, int]) -> Classifier:
     weight, bias = tensors["weight"], tensors["bias"]
     if weight.shape != shape or bias.shape != shape[:1]:
         raise WeightsError(f"weight {tuple(weight.shape)}, expected {shape}")

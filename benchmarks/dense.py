@@ -24,8 +24,9 @@ import tyro
 
 import unic
 from unic.data.datasets import Roots
-from unic.evals.api import evaluate, options_type
-from unic.evals.segmentation import SegmentationConfig
+from unic.evals.evaluate import evaluate
+from unic.evals.protocols.segmentation import SegmentationConfig
+from unic.evals.registry import options_type
 from unic.students.load import load
 
 

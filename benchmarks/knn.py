@@ -8,11 +8,18 @@ time for all of them is scaled from these. The definition (float64, every row so
 of them: top-1 of each must be ours. The plain loop's own float32 rounding may decide near ties otherwise; such
 predictions are counted. Features are overlapping Gaussian clusters, or those of a file {"x": ..., "y": ...} of torch.
 Other work on the machine disturbs wall-clock times: the ratio of processor time means most.
+
+`--against other/src` times our search in this source and in another checkout's, in turns, instead; each in processes
+of its own, of which the medians count.
 """
 
 import json
 import os
 import platform
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,8 +31,10 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
+import unic
 from unic.evals.exact_knn import nearest
-from unic.evals.knn import KnnConfig, knn_predict
+from unic.evals.knn import knn_predict
+from unic.evals.protocols.knn import KnnConfig
 
 KS = (10, 20, 100, 200)
 TEMPERATURE = 0.07
@@ -48,11 +57,18 @@ class Options:
     threads: int = 1
     out: Path | None = None
     """Folder for one JSON file of the numbers."""
+    against: Path | None = None
+    """The src folder of another checkout of unic, to be timed in turns with this one."""
+    rounds: int = 3
+    """Of `against`."""
 
 
 def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
     rows, labels, queries = from_files(*options.files) if options.files else clusters(options)
+    if options.against:
+        print(json.dumps(in_turns(options, rows, labels, queries)))
+        return
     num_classes = int(labels.max()) + 1
     spread = torch.linspace(0, len(queries) - 1, min(options.plain_queries, len(queries))).long()
     halves = [half for half in spread.chunk(2) if len(half)]
@@ -121,6 +137,58 @@ def main(options: Options) -> None:
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "knn.json").write_text(json.dumps(numbers, indent=2) + "\n")
+
+
+def in_turns(options: Options, rows: Tensor, labels: Tensor, queries: Tensor) -> dict[str, Any]:
+    """Median seconds of `knn_predict` here and in the other checkout, and whether all predictions are the same."""
+    assert options.against is not None
+    sources = {"ours": Path(unic.__file__).parents[1], "other": options.against}
+    measured: dict[str, list[dict[str, Any]]] = {name: [] for name in sources}
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save((rows, labels, queries), Path(folder) / "features.pt")
+        for number in range(options.rounds):
+            for name in sorted(sources, reverse=bool(number % 2)):
+                words = [f"{folder}/features.pt", str(options.chunk), str(options.threads)]
+                environment = {**os.environ, "PYTHONPATH": str(sources[name].resolve())}
+                run = subprocess.run(
+                    [sys.executable, "-c", ONE_RUN, *words],
+                    env=environment,
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
+                measured[name].append(json.loads(run.stdout))
+    medians = {
+        f"{name}_{what}_seconds": round(statistics.median(run[what] for run in runs), 2)
+        for name, runs in measured.items()
+        for what in ("wall", "processor")
+    }
+    return {
+        "machine": f"{platform.machine()} {os.cpu_count()} processors, {options.threads} used",
+        "load": [round(load, 1) for load in os.getloadavg()],
+        "rows": len(rows),
+        "queries": len(queries),
+        "width": rows.shape[1],
+        "rounds": options.rounds,
+        "same_predictions": len({run["predictions"] for runs in measured.values() for run in runs}) == 1,
+        **medians,
+    }
+
+
+ONE_RUN = """
+import hashlib, json, sys, time
+import torch
+from unic.evals.knn import knn_predict
+torch.set_num_threads(int(sys.argv[3]))
+rows, labels, queries = torch.load(sys.argv[1], weights_only=True)
+options = dict(ks=[10, 20, 100, 200], temperature=0.07, num_classes=int(labels.max()) + 1, chunk=int(sys.argv[2]))
+knn_predict(rows[:4096], labels[:4096], queries[:64], **options)  # threads and libraries start
+wall, processor = time.perf_counter(), time.process_time()
+ranked = knn_predict(rows, labels, queries, **options)
+seconds = {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor}
+predictions = hashlib.sha256(b"".join(ranked[k].numpy().tobytes() for k in sorted(ranked))).hexdigest()
+print(json.dumps({**seconds, "predictions": predictions}))
+"""
 
 
 def plain_loop(rows: Tensor, labels: Tensor, queries: Tensor, num_classes: int) -> dict[int, Tensor]:

@@ -36,10 +36,11 @@ from unic.core.cache_dir import cache_dir
 from unic.data.folders import read_image_folder
 from unic.evals.features import extract
 from unic.evals.linear import lbfgs
-from unic.evals.linear.classifier import LogregConfig, fit_classifier
+from unic.evals.linear.classifier import fit_classifier
 from unic.evals.linear.trainval_split import split_trainval
 from unic.evals.logreg import scikit_learn
 from unic.evals.logreg_fast import FAST
+from unic.evals.protocols.logreg import LogregConfig
 
 SHAPES = {"pets": (3680, 37), "flowers": (2040, 102), "dtd": (3760, 47), "aircraft": (6667, 100)}
 NUM_TEST = 5000

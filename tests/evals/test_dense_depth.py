@@ -219,7 +219,7 @@ def test_measures_are_means_over_images_of_what_numpy_finds_in_the_eigen_crop():
         d = (gt * np.exp(g.normal(0, 0.3, gt.shape)) + 0.1).astype(np.float32).clip(1e-3, 10)
         metrics.update(torch.from_numpy(d), torch.from_numpy(gt))
         expected.append(measured_by_numpy(d.astype(np.float64), gt.astype(np.float64)))
-    found = metrics.compute()
+    found = {score.metric: score.value for score in metrics.scores()}
     assert next(iter(found)) == "rmse"
     for name in expected[0]:
         assert found[name] == pytest.approx(np.mean([e[name] for e in expected]), rel=1e-6), name
@@ -232,7 +232,8 @@ def test_pixels_outside_of_the_crop_and_the_range_count_nowhere():
     gt[100, 100], gt[101, 101], gt[102, 102] = 10.0, 0.0, 1e-3
     metrics = DepthMetrics(NYU)
     metrics.update(d, gt)
-    assert metrics.compute()["rmse"] == 0 and metrics.compute()["d1"] == 1
+    found = {score.metric: score.value for score in metrics.scores()}
+    assert found["rmse"] == 0 and found["d1"] == 1
 
 
 def test_an_image_without_a_known_pixel_is_an_error():

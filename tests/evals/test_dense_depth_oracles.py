@@ -173,4 +173,5 @@ def test_measures_are_those_of_numpy_for_200_random_images():
             **{f"d{i}": (ratio < 1.25**i).mean() for i in (1, 2, 3)},
         }
         # silog is the root of a difference: of one pixel it is 0 up to the root of float64's precision.
-        assert metrics.compute() == pytest.approx(expected, rel=1e-7, abs=1e-5)
+        scores = {score.metric: score.value for score in metrics.scores()}
+        assert scores == pytest.approx(expected, rel=1e-7, abs=1e-5)

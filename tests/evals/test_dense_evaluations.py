@@ -14,12 +14,13 @@ from timm.models.vision_transformer import VisionTransformer
 from unic.core.errors import ConfigError, DataError, WeightsError
 from unic.data.datasets import DATASETS, DatasetSpec, Roots
 from unic.data.dense.annotations import Depths
-from unic.evals.api import EVALUATIONS, EvalOptions, evaluate, options_type
 from unic.evals.dense import crop_feature_store, train_head
 from unic.evals.dense.frozen_backbone import FrozenBackbone
-from unic.evals.depth import DepthConfig
+from unic.evals.evaluate import evaluate
+from unic.evals.protocols.depth import DepthConfig
+from unic.evals.protocols.segmentation import SegmentationConfig
+from unic.evals.registry import EVALUATIONS, EvalOptions, options_type
 from unic.evals.results import Result
-from unic.evals.segmentation import SegmentationConfig
 from unic.models.timm_encoder import TimmEncoder
 
 CPU = torch.device("cpu")

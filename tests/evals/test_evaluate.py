@@ -1,6 +1,8 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,9 @@ from PIL import Image
 from unic.core.errors import ConfigError, DataError
 from unic.core.plugins import import_plugin
 from unic.data.datasets import DATASETS
-from unic.evals.api import EVALUATIONS, EvalOptions, evaluate, options_type
-from unic.evals.knn import KnnConfig
+from unic.evals.evaluate import evaluate
+from unic.evals.protocols.knn import KnnConfig
+from unic.evals.registry import EVALUATIONS, EvalOptions, options_type
 from unic.evals.results import Result
 
 RESULT = Result(
@@ -28,7 +31,7 @@ RESULT = Result(
 
 PLUGIN_EVALUATION = """
 from dataclasses import dataclass
-from unic.evals.api import EVALUATIONS, Evaluation, own_settings
+from unic.evals.registry import EVALUATIONS, Evaluation, own_settings
 
 @dataclass(frozen=True, kw_only=True)
 class NormConfig:
@@ -166,6 +169,18 @@ def test_a_plugin_adds_a_data_set(encoder, root, cpu, tmp_path):
     (root / "test").rename(root / "judge")
     result = run(encoder, root, cpu, dataset="squares-one")[0]
     assert (result.dataset, result.value) == ("squares-one", 100.0)
+
+
+def test_listing_evaluations_and_their_settings_imports_nothing_heavy():
+    code = """
+import sys
+from unic.evals.registry import EVALUATIONS, options_type
+assert len([EVALUATIONS[name] for name in EVALUATIONS]) >= 6
+options_type()()
+print(*sorted({"torch", "sklearn", "optuna", "timm", "numpy"} & set(sys.modules)))
+"""
+    listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert listed.stdout.split() == []
 
 
 OF_LABELLED_IMAGES = [name for name in EVALUATIONS if EVALUATIONS[name].task == "classification"]

@@ -15,8 +15,8 @@ from PIL import Image
 from unic.core.errors import ConfigError, DataError
 from unic.data.datasets import DATASETS, Roots
 from unic.data.decode import read_image
-from unic.evals.api import EVALUATIONS, EvalOptions
 from unic.evals.evaluate_many import baselines, evaluate_encoders, labels, mean_log_odds
+from unic.evals.registry import EVALUATIONS, EvalOptions
 from unic.evals.suites import SUITES, suite
 
 CPU = torch.device("cpu")

@@ -11,12 +11,23 @@ from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
 from unic.core.errors import ConfigError
-from unic.evals.api import EvalOptions, own_settings
+from unic.evals import knn, knn_index
 from unic.evals.exact_knn import GRID, nearest
-from unic.evals.knn import KnnConfig, _possible_ks, _ranking, knn_predict
-from unic.evals.knn_index import KnnIndex, nearest_fast
+from unic.evals.knn import _possible_ks, _ranking, knn_predict
+from unic.evals.knn_index import MOST, KnnIndex, neighbour_search
+from unic.evals.protocols.knn import KnnConfig
+from unic.evals.registry import EvalOptions, own_settings
 
 T = 0.07
+
+
+FORMATS = [torch.bfloat16, torch.float32]
+
+
+def nearest_fast(queries, rows, k, chunk):
+    search = neighbour_search(rows, k, chunk)
+    parts = [search(part) for part in queries.split(chunk)]
+    return torch.cat([sims for sims, _ in parts]), torch.cat([index for _, index in parts])
 
 
 def brute_force(train, labels, test, k, num_classes, temperature=T):
@@ -151,7 +162,9 @@ FEATURES = {
 
 @pytest.mark.parametrize("kind", FEATURES)
 @pytest.mark.parametrize(("count", "k", "chunk"), [(1501, 20, 256), (1501, 20, 37), (900, 1, 10_000)])
-def test_the_fast_search_finds_what_the_definition_says(kind, count, k, chunk):
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_the_fast_search_finds_what_the_definition_says(kind, count, k, chunk, dtype, monkeypatch):
+    monkeypatch.setattr(knn_index, "product_dtype", lambda device: dtype)
     rng = np.random.default_rng(count + chunk)
     features = torch.from_numpy(FEATURES[kind](rng, count + 60).astype(np.float32))
     queries, rows = features[::25][:60], features[60:]
@@ -162,37 +175,73 @@ def test_the_fast_search_finds_what_the_definition_says(kind, count, k, chunk):
     assert torch.equal(sims, expected_sims)
 
 
-def test_the_fast_search_is_right_where_the_threshold_is_a_bad_guess(monkeypatch):
+@st.composite
+def degenerate_cases(draw):
+    """Features of one kind or two, of unequal norms, each row up to 40 times, in any order, in unequal classes."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    kinds = draw(st.lists(st.sampled_from(sorted(FEATURES)), min_size=1, max_size=2, unique=True))
+    parts = [FEATURES[kind](rng, 200)[:, :2] for kind in kinds]
+    scale = 10.0 ** draw(st.sampled_from([-20, -6, 0, 6, 18]))
+    rows = (np.concatenate(parts) * scale).clip(-3e38, 3e38).astype(np.float32)
+    rows = rows[rng.integers(0, len(rows), 800) // draw(st.sampled_from([1, 2, 40]))]
+    labels = (rng.random(800) ** 4 * 6).astype(np.int64)
+    queries = np.concatenate([rows[:20], rng.normal(size=(20, 2)).astype(np.float32)])
+    return rows, labels, queries, draw(st.integers(1, 800 // MOST - 1)), draw(st.integers(20, 900))
+
+
+@settings(max_examples=60, deadline=None)
+@given(degenerate_cases(), st.sampled_from(FORMATS))
+def test_every_prediction_is_the_definitions_whatever_the_features(case, dtype):
+    rows, labels, queries, k, chunk = case
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(knn_index, "product_dtype", lambda device: dtype)
+        fast = predict(rows, labels, queries, [1, k], 6, chunk)
+        patch.setattr(knn, "neighbour_search", lambda rows, k, chunk: lambda q: nearest(q, rows, k, chunk))
+        exact = predict(rows, labels, queries, [1, k], 6, chunk)
+    for each in (1, k):
+        assert torch.equal(fast[each], exact[each])
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_the_fast_search_is_right_where_the_threshold_is_a_bad_guess(dtype, monkeypatch):
+    monkeypatch.setattr(knn_index, "product_dtype", lambda device: dtype)
     rng = np.random.default_rng(7)
     rows, queries = (torch.from_numpy(rng.normal(size=(n, 24)).astype(np.float32)) for n in (2000, 50))
     expected = nearest(queries, rows, 15, 500)
     for guess in (-5.0, 0.3, 0.9, 5.0):  # all rows are left, too many, too few, none
         monkeypatch.setattr(KnnIndex, "_guess", lambda self, factors, k, g=guess: torch.full((50,), g))
-        found = nearest_fast(queries, rows, 15, 500)
-        assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+        sims, index = nearest_fast(queries, rows, 15, 500)
+        assert torch.equal(sims, expected[0]) and torch.equal(index, expected[1])
 
 
 @pytest.mark.parametrize("kind", ["normal", "clustered, not negative", "nearly all alike", "tiny and huge"])
-def test_no_row_above_the_threshold_is_ruled_out(kind):
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_no_row_above_the_threshold_is_ruled_out(kind, dtype, monkeypatch):
+    monkeypatch.setattr(knn_index, "product_dtype", lambda device: dtype)
     rng = np.random.default_rng(11)
     features = torch.from_numpy(FEATURES[kind](rng, 1640).astype(np.float32))
     queries, rows = features[::41], features
     unit = F.normalize(queries.double(), dim=1)
-    threshold, query, row = KnnIndex.of(rows, 200)._left(unit, 100)
+    threshold, candidates = KnnIndex.of(rows, 200)._candidates(unit, 100)
     above = unit @ F.normalize(rows.double(), dim=1).T >= threshold[:, None]
     left = torch.zeros_like(above)
-    left[query, row] = True
-    assert above.any(dim=1).float().mean() > 0.5 and not (above & ~left).any()
+    for query, rows_of_query in enumerate(candidates):
+        left[query, rows_of_query] = True
+    by_definition = ~left.any(dim=1)  # too many candidates: a query of length 0 is as near to all
+    assert above.any(dim=1).float().mean() > 0.5 and by_definition.float().mean() < 0.5
+    assert not (above & ~left)[~by_definition].any()
     assert left.float().mean() < 0.5
 
 
-def test_the_fast_search_compares_few_rows_once_more():
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_the_fast_search_compares_few_rows_once_more(dtype, monkeypatch):
     # Else it would be right but slow: every query left to the definition.
+    monkeypatch.setattr(knn_index, "product_dtype", lambda device: dtype)
     rng = np.random.default_rng(13)
     rows, queries = (torch.from_numpy(clustered(rng, n, 64).astype(np.float32)) for n in (8000, 100))
-    _, query, _ = KnnIndex.of(rows, 1000)._left(F.normalize(queries.double(), dim=1), 20)
-    counts = query.bincount(minlength=100)
-    assert counts.min() >= 20 and counts.float().mean() < 8 * 20
+    _, candidates = KnnIndex.of(rows, 1000)._candidates(F.normalize(queries.double(), dim=1), 20)
+    counts = np.array([len(rows_of_query) for rows_of_query in candidates])
+    assert counts.min() >= 20 and counts.mean() < 8 * 20
 
 
 def test_a_row_that_is_not_a_number_leaves_all_to_the_definition():
@@ -200,6 +249,19 @@ def test_a_row_that_is_not_a_number_leaves_all_to_the_definition():
     rows, queries = (torch.from_numpy(rng.normal(size=(n, 8)).astype(np.float32)) for n in (600, 10))
     rows[77, 3] = float("nan")
     assert torch.equal(nearest_fast(queries, rows, 5, 100)[1], nearest(queries, rows, 5, 100)[1])
+
+
+def test_a_lower_precision_of_products_chosen_by_the_user_changes_no_neighbour_and_stays_chosen():
+    rng = np.random.default_rng(19)
+    rows, queries = (torch.from_numpy(rng.normal(size=(n, 64)).astype(np.float32)) for n in (600, 10))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        _, index = nearest_fast(queries, rows, 5, 100)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert torch.equal(index, nearest(queries, rows, 5, 100)[1])
 
 
 @pytest.mark.parametrize("num_classes", [1, 3, 300])

@@ -8,10 +8,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from unic.core.errors import ConfigError, DataError
-from unic.evals.api import EvalOptions, evaluate, options_type
-from unic.evals.linear.classifier import Classifier, LogregConfig, fit_classifier, protocol
+from unic.evals.evaluate import evaluate
+from unic.evals.linear.classifier import Classifier, fit_classifier, protocol
 from unic.evals.logreg import EXACT, scikit_learn
 from unic.evals.logreg_fast import FAST
+from unic.evals.protocols.logreg import LogregConfig
+from unic.evals.registry import EvalOptions, options_type
 
 QUICK = LogregConfig(num_trials=3)
 

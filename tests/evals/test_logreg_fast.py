@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from unic.evals.linear import lbfgs
-from unic.evals.linear.classifier import LogregConfig, fit_classifier
+from unic.evals.linear.classifier import fit_classifier
 from unic.evals.logreg import EXACT, scikit_learn
 from unic.evals.logreg_fast import FAST, SolutionPath
+from unic.evals.protocols.logreg import LogregConfig
 
 ALL_C = [1e-5, 1e-2, 1.0, 1e3, 1e6]
 TIGHT = {"decrement": 1e-15, "relative": 1e-9, "gradient": 1e-9}

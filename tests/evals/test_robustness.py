@@ -10,7 +10,8 @@ from PIL import Image
 from unic.core.errors import DataError
 from unic.data.datasets import Roots
 from unic.data.datasets.wordnet_ids import class_subset, wnids
-from unic.evals.api import EvalOptions, evaluate
+from unic.evals.evaluate import evaluate
+from unic.evals.registry import EvalOptions
 
 OPTIONS = EvalOptions(workers=0, allow_count_mismatch=True)
 

@@ -33,8 +33,8 @@ def run_demo(out: Path, device: "torch.device") -> bool:
     """Distils and evaluates in `out`; prints the table, and where the report is. False when a signal stopped it."""
     from unic.core.run_folder import RunDir
     from unic.data.datasets.digits import write_digits
-    from unic.evals.api import EvalOptions
     from unic.evals.evaluate_many import baselines, evaluate_encoders
+    from unic.evals.registry import EvalOptions
     from unic.tools.report.loss_plots import plot_losses
     from unic.tools.report.page import write_report
     from unic.tools.report.results_table import print_results, reported, to_markdown

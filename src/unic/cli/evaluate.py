@@ -9,7 +9,7 @@ import tyro
 from unic.cli.options import Common, parse, process_group
 from unic.core.errors import ConfigError
 from unic.data.datasets import DATASETS, Roots
-from unic.evals.api import EvalOptions, options_type
+from unic.evals.registry import EvalOptions, options_type
 from unic.evals.suites import suite
 
 

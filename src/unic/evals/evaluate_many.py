@@ -13,9 +13,10 @@ from unic.core.cache_dir import cache_dir
 from unic.core.errors import ConfigError, DataError
 from unic.core.run_folder import RunDir
 from unic.data.datasets import DATASETS, Roots
-from unic.evals.api import EVALUATIONS, EvalOptions, evaluate, evaluations_for, splits_for
+from unic.evals.evaluate import evaluate, evaluations_for, splits_for
 from unic.evals.features import extract_together
 from unic.evals.linear.trainval_split import log_odds
+from unic.evals.registry import EVALUATIONS, EvalOptions
 from unic.models.encoder import ImageEncoder
 from unic.students.load import check, load, load_untrained
 from unic.teachers import short_name

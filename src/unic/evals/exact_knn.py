@@ -1,6 +1,6 @@
 """What the nearest neighbours of an image are: those of largest cosine similarity, ties by row. The definition.
 
-`knn_fast` finds the same ones sooner. Letters: M rows (training images), Q queries, D width.
+`knn_index` finds the same ones sooner. Letters: M rows (training images), Q queries, D width.
 """
 
 import torch
@@ -29,8 +29,8 @@ def nearest(
     for start in range(0, len(rows), chunk):
         part = F.normalize(rows[start : start + chunk].to(exact), dim=1)
         index = torch.arange(start, start + len(part), device=rows.device)
-        found = torch.cat([best, pack(unit_queries @ part.T, index)], dim=1)
-        best = found.topk(min(k, found.shape[1]), dim=1).values
+        candidates = torch.cat([best, pack(unit_queries @ part.T, index)], dim=1)
+        best = candidates.topk(min(k, candidates.shape[1]), dim=1).values
     sims, index = unpack(best)
     return sims.to(exact), index
 

@@ -220,16 +220,16 @@ class OnDisk:
         except (KeyError, TypeError):  # a damaged record
             sums = {}
         file = self._part / self._file
-        kept = {
+        shards = {
             shard: digest
             for shard, digest in sums.items()
             if shard in wanted and self._holds(file, shard, digest)
         }
-        write_atomically(self._part / "shards-0.jsonl", "".join(map(_line, kept, kept.values())).encode())
+        write_atomically(self._part / "shards-0.jsonl", "".join(map(_line, shards, shards.values())).encode())
         for lines in earlier:
             if lines.name != "shards-0.jsonl":
                 lines.unlink()
-        return frozenset(kept)
+        return frozenset(shards)
 
     def _seal(self) -> None:
         # By name: a network file system may list a folder as it was a minute ago.
@@ -260,7 +260,7 @@ def locked(stored: Sequence[OnDisk]) -> Iterator[None]:
     Raises OSError where a lock cannot be written.
     """
     # In the same order everywhere, so that no two jobs wait for each other.
-    locks = [FileLock(kept.folder.with_name(f"{kept.key}.lock")) for kept in sorted(stored, key=_key)]
+    locks = [FileLock(place.folder.with_name(f"{place.key}.lock")) for place in sorted(stored, key=_key)]
     try:
         for lock in locks:
             while not distributed.run_on_rank0(partial(_acquired, lock)):

@@ -25,12 +25,12 @@ from unic.data.eval_loader import evaluation_views
 from unic.data.image_list import ImageList
 from unic.data.worker_processes import auto_workers
 from unic.evals.feature_store import InMemory, OnDisk, Place, locked, shards_of
+from unic.evals.registry import Precision
 from unic.method.tokens import Batch, Encoder, Tokens
 
 log = logging.getLogger(__name__)
 
 Token = Literal["cls", "patch_mean", "cls_patch_mean"]
-Precision = Literal["fp32", "bf16"]
 
 VERSION = "features-1"
 """Change it when the same encoder and images give other features: it is part of every cache key."""
@@ -150,16 +150,16 @@ def _through_cache(
 ) -> list[Tensor]:
     """The features of each of `wanted`, from its place in the cache; those that are not there come there first."""
     places = {place.key: (pair, place) for pair, place in zip(wanted, stored, strict=True)}
-    found: dict[str, Tensor | None] = {key: place.find() for key, (_, place) in places.items()}
-    missing = [key for key in places if found[key] is None]
+    features: dict[str, Tensor | None] = {key: place.find() for key, (_, place) in places.items()}
+    missing = [key for key in places if features[key] is None]
     names = dict.fromkeys(places[key][0][0].name for key in places if key not in missing)
     if names:
         log.info("%s  %s: features of %d images from the cache", ", ".join(names), images.name, len(images))
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked([places[key][1] for key in missing]))
-            found |= {key: places[key][1].find() for key in missing}  # another process may have been first
-            missing = [key for key in missing if found[key] is None]
+            features |= {key: places[key][1].find() for key in missing}  # another process may have been first
+            missing = [key for key in missing if features[key] is None]
             for key in missing:
                 stack.callback(places[key][1].leave)
                 places[key][1].prepare()
@@ -168,9 +168,9 @@ def _through_cache(
             stack.close()
             log.warning("features are not kept for next time: %s", error)
             parts = _in_memory((places[key][0] for key in missing), len(images), device)
-        found |= dict(zip(missing, encode(parts) if parts else [], strict=True))
-    features = [found[place.key] for place in stored]
-    return [some for some in features if some is not None]
+        features |= dict(zip(missing, encode(parts) if parts else [], strict=True))
+    in_order = [features[place.key] for place in stored]
+    return [some for some in in_order if some is not None]
 
 
 def _encode(
@@ -234,7 +234,7 @@ def _encode_shard(
         pixels = {batch.images.shape[-1]: batch.images.to(device, non_blocking=True) for batch in views}
         index = views[0].index
         output: dict[int, Tokens] = {}
-        for part, kept in zip(parts, rows, strict=True):
+        for part, part_rows in zip(parts, rows, strict=True):
             encoder = part.encoder
             if id(encoder) not in output:
                 with (
@@ -242,13 +242,13 @@ def _encode_shard(
                     torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
                 ):
                     output[id(encoder)] = encoder(pixels[encoder.image_size])
-            found = _KINDS[part.token].read(output[id(encoder)]).float().cpu()
-            _check_finite(found, index, encoder, images)
-            kept[index - shard.start] = found
+            batch_rows = _KINDS[part.token].read(output[id(encoder)]).float().cpu()
+            _check_finite(batch_rows, index, encoder, images)
+            part_rows[index - shard.start] = batch_rows
         done += len(index)
     if shard:
-        for part, kept in zip(parts, rows, strict=True):
-            part.place.add(shard, kept)
+        for part, part_rows in zip(parts, rows, strict=True):
+            part.place.add(shard, part_rows)
 
 
 @contextlib.contextmanager

@@ -6,18 +6,16 @@ Letters: M training images, Q test images, D width, C classes, K neighbours.
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from unic.core.errors import ConfigError
-from unic.evals.api import EVALUATIONS, EvalData, EvalOptions, Evaluation, own_settings
-from unic.evals.knn_index import KnnIndex
+from unic.evals.eval_data import EvalData
+from unic.evals.knn_index import neighbour_search
+from unic.evals.protocols.knn import KnnConfig
 from unic.evals.results import Result
 from unic.evals.splits import NUM_RANKED
-from unic.method.tokens import Encoder
 
 log = logging.getLogger(__name__)
 
@@ -26,29 +24,8 @@ PROTOCOL = "knn-1"
 _LOWER = 0xFFFFFFFF
 
 
-@dataclass(frozen=True, kw_only=True)
-class KnnConfig:
-    """The defaults are DINO's; another temperature is named in the protocol of the results."""
-
-    ks: tuple[int, ...] = (20, 10, 100, 200)
-    """Numbers of neighbours to score; the first is the one reported."""
-    temperature: float = 0.07
-    chunk: int = 4096
-    """Test images, and training images, compared at a time. Memory, beside 2 bytes for each number of the training
-    features: mostly 3 bytes times its square, and up to 60 where many training images are as near as each other."""
-
-    def __post_init__(self) -> None:
-        if not self.ks or min(self.ks) < 1:
-            raise ConfigError(f"knn: numbers of neighbours {self.ks}: expected one or more, each at least 1")
-        if not self.temperature > 0:
-            raise ConfigError(f"knn: temperature {self.temperature}: expected more than 0")
-        if self.chunk < 1:
-            raise ConfigError(f"knn: chunk {self.chunk}: expected 1 or more")
-
-
-def run(encoder: Encoder, data: EvalData, options: EvalOptions) -> list[Result]:
+def knn_results(data: EvalData, config: KnnConfig) -> list[Result]:
     """Top-1 and top-5 accuracy for each k, on the CLS tokens."""
-    config: KnnConfig = own_settings(options, "knn")
     protocol = (
         PROTOCOL
         if config.temperature == KnnConfig.temperature
@@ -94,9 +71,9 @@ def knn_predict(
     """
     assert max(ks) <= len(train), f"{max(ks)} neighbours of {len(train)} rows"
     ranked: dict[int, list[Tensor]] = {k: [] for k in ks}
-    searched = KnnIndex.of(train, chunk)
+    search = neighbour_search(train, max(ks), chunk)
     for queries in test.split(chunk):
-        sims_QK, index_QK = searched.nearest(queries, max(ks))
+        sims_QK, index_QK = search(queries)
         # The row's largest similarity is taken off: a common factor, and exp cannot overflow.
         weights_QK = ((sims_QK - sims_QK[:, :1]) / temperature).exp()
         for k, scores_QC in _votes(weights_QK, train_labels[index_QK], ks, num_classes):
@@ -133,8 +110,3 @@ def _possible_ks(ks: Sequence[int], num_train: int, dataset: str) -> dict[str, i
     if skipped:
         log.warning("knn on %s: k = %s left out, only %d training images", dataset, skipped, num_train)
     return possible or {f"k{num_train}_all": num_train}
-
-
-EVALUATIONS.add(
-    "knn", Evaluation("knn", run, "weighted k-nearest neighbours on CLS tokens (DINO)", KnnConfig())
-)

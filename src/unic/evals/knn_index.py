@@ -1,166 +1,175 @@
-"""The neighbours of `knn_nearest.nearest`, found sooner: bfloat16 rules most rows out, float64 orders the rest.
+"""The neighbours of `exact_knn.nearest`, found sooner: one matrix product rules most rows out, float64 orders the rest.
 
-1. A threshold for each query that about 2 k rows reach: guessed from the similarities to every 16th row.
-2. One bfloat16 matrix product of all queries and rows. It also adds to each similarity a bound of what rounding
-   took from it, and takes the threshold off: a row can be a neighbour only where the sign says so.
-3. The similarities of those rows once more, in float64. When k of them reach the threshold, no other row can be
-   among the k nearest. Queries for which that fails, and those with too many rows left, go to `nearest`.
+1. A threshold that a little more than k rows reach most probably: guessed from the similarities to every 16th row.
+2. The product of all queries and rows, in the format in which the device is fastest. A row is a candidate where it
+   reaches the threshold, less a bound of what rounding can have taken from it.
+3. The similarities of the candidates once more, in float64. When k of them reach the threshold, no other row can be
+   among the k nearest. Queries for which that fails, and those with too many candidates, go to `exact_knn.nearest`.
 
 So the guess and the format decide how long it takes and nothing else. The bound is Cauchy and Schwarz's:
-    |q.x - Q.X| <= |q - Q||x| + |Q||x - X|   with Q and X what is left of q and x in bfloat16,
+    |q.x - Q.X| <= |q - Q||x| + |Q||x - X|   with Q and X what is left of q and x in the format of the product,
 of vectors with the mean row taken off: features are often all alike, and then much shorter without what they share.
-Letters: M rows (training images), Q queries, D width, P width of the product, S sampled rows, n pairs that are left.
+Letters: M rows (training images), Q queries, D width, P width of the product.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from jaxtyping import BFloat16, Float, Float32, Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from unic.core import rng
 from unic.evals.exact_knn import GRID, exact_dtype, nearest, pack, unpack
 
 STRIDE = 16
-"""One of so many rows is a sample for the threshold."""
+"""One of so many rows is in the sample that the threshold is guessed from."""
 MOST = 16
-"""Up to so many times k rows a query are compared once more; beyond, comparing all costs no more."""
+"""Up to so many times k candidates of a query are compared once more; beyond, comparing all rows costs no more."""
 
-_NEVER = -1e4  # far below every similarity
 _GROUP = 8  # the flags of so many rows are one integer
 
+Search = Callable[[Float[Tensor, "Q D"]], tuple[Float[Tensor, "Q k"], Int64[Tensor, "Q k"]]]
 
-def nearest_fast(
-    queries: Float[Tensor, "Q D"], rows: Float[Tensor, "M D"], k: int, chunk: int
-) -> tuple[Float[Tensor, "Q k"], Int64[Tensor, "Q k"]]:
-    """`nearest`'s answer; `KnnIndex.of(rows, chunk)` can be kept for further queries."""
-    searched = KnnIndex.of(rows, chunk)
-    parts = [searched.nearest(part, k) for part in queries.split(chunk)]
-    return torch.cat([sims for sims, _ in parts]), torch.cat([index for _, index in parts])
+
+def neighbour_search(rows: Float[Tensor, "M D"], k: int, chunk: int) -> Search:
+    """(queries) -> what `nearest` gives for them; for any number of calls."""
+    if len(rows) <= MOST * k or exact_dtype(rows.device) != torch.float64:
+        return partial(nearest, rows=rows, k=k, chunk=chunk)
+    return partial(KnnIndex.of(rows, chunk).nearest, k=k)
 
 
 @dataclass(frozen=True)
 class KnnIndex:
-    """Rows with what it takes to search them: a copy in bfloat16, and numbers for each row.
+    """Rows with what it takes to search them.
 
-    factors: see `_row_factors`; rows are added at the end to make whole groups.
-    longest: over the rows, of a vector without the mean, and of its product with the mean: their sizes.
-    chunk: rows compared at a time; memory is 3 bytes times this times Q, up to 60 where no row can be ruled out.
+    factors: of each row [x, x.mean as the sum of three, 0 ...] in the format of the product, x without the mean row.
+    sizes: the largest over the rows of |x|, of what the format leaves of x, and of x.mean.
+    chunk: rows compared at a time; memory is 3 to 5 bytes times this times Q, up to 60 where no row can be ruled out.
     """
 
     rows: Float[Tensor, "M D"]
     norms: Float64[Tensor, " M"]
-    mean: Float32[Tensor, " D"]
-    factors: BFloat16[Tensor, "M2 P"]
-    sample: BFloat16[Tensor, "S P"]
-    longest: tuple[float, float]
+    mean: Float64[Tensor, " D"]
+    factors: Float[Tensor, "M P"]
+    sizes: Float64[Tensor, "3"]
     chunk: int
 
     @classmethod
     def of(cls, rows: Float[Tensor, "M D"], chunk: int) -> "KnnIndex":
-        sample = _every(STRIDE, len(rows), rows.device)
-        mean = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
-        for part in sample.split(chunk):
-            mean += _unit(rows[part])[0].sum(dim=0) / len(sample)
-        mean = mean.float()
-        num_padded = _round_up(len(rows), _GROUP)
-        factors = torch.zeros(num_padded, rows.shape[1] + 8, dtype=torch.bfloat16, device=rows.device)
-        factors[len(rows) :, rows.shape[1]] = _NEVER
-        norms = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
-        longest = torch.zeros(2, dtype=torch.float32, device=rows.device)
-        for start in range(0, len(rows), chunk):
-            part = slice(start, min(start + chunk, len(rows)))
+        num_rows, width = rows.shape
+        mean = torch.zeros(width, dtype=torch.float64, device=rows.device)
+        for part in rows[::STRIDE].split(chunk):
+            mean += _unit(part)[0].sum(dim=0) / len(rows[::STRIDE])
+        dtype = product_dtype(rows.device)
+        factors = torch.zeros(num_rows, width + 8, dtype=dtype, device=rows.device)
+        norms = mean.new_empty(num_rows)
+        sizes = mean.new_zeros(3)
+        for start in range(0, num_rows, chunk):
+            part = slice(start, min(start + chunk, num_rows))
             unit, norms[part] = _unit(rows[part])
-            factors[part], lengths = _row_factors(unit.float() - mean, mean)
-            longest = torch.maximum(longest, lengths)
-        length, shared = longest.tolist()
-        return cls(rows, norms, mean, factors, factors[sample], (length, shared), chunk)
+            unit -= mean
+            shared = unit @ mean
+            factors[part, :width] = unit
+            rest = shared.clone()
+            for column in range(width, width + 3):
+                factors[part, column] = rest
+                rest -= factors[part, column]
+            lost = _length(unit - factors[part, :width])
+            largest = torch.stack([_length(unit).max(), lost.max(), shared.abs().max()])
+            sizes = torch.maximum(sizes, largest)
+        return cls(rows, norms, mean, factors, sizes, chunk)
 
     def nearest(
         self, queries: Float[Tensor, "Q D"], k: int
     ) -> tuple[Float[Tensor, "Q k"], Int64[Tensor, "Q k"]]:
-        if len(self.rows) <= MOST * k or exact_dtype(self.rows.device) != torch.float64:
-            return nearest(queries, self.rows, k, self.chunk)
         unit, _ = _unit(queries)
-        threshold, query, row = self._left(unit, k)
-        counts = query.bincount(minlength=len(queries))
-        counts *= (counts >= k) & (counts <= MOST * k)
-        kept = counts[query] > 0
-        query, row = query[kept], row[kept]
-        packed = pack(self._similarities(unit, counts, row), row)
-        best = _padded(packed, query, counts, least=k).topk(k, dim=1).values
-        sims, index = unpack(best)
+        threshold, candidates = self._candidates(unit, k)
+        packed = torch.zeros(len(queries), k, dtype=torch.int64, device=queries.device)
+        compared = torch.tensor([len(rows) >= k for rows in candidates], device=queries.device)
+        # Memory that is used again stays in the processor's cache: twice as fast as new tensors.
+        gathered = self.rows.new_empty(MOST * k, self.rows.shape[1])
+        exact = gathered.double()
+        for query in compared.nonzero().flatten().tolist():
+            rows = candidates[query]
+            part = exact[: len(rows)].copy_(torch.index_select(self.rows, 0, rows, out=gathered[: len(rows)]))
+            sims = (part @ unit[query]) / self.norms[rows]
+            packed[query] = pack(sims, rows).topk(k).values
+        sims, index = unpack(packed)
         # Rows that were ruled out are below the threshold, half a step of rounding included.
-        unsure = ~((counts > 0) & (sims[:, -1] >= threshold + GRID))
+        unsure = ~(compared & (sims[:, -1] >= threshold + GRID))
         if unsure.any():
             sims[unsure], index[unsure] = nearest(queries[unsure], self.rows, k, self.chunk)
         return sims, index
 
-    def _left(
+    def _candidates(
         self, unit: Float64[Tensor, "Q D"], k: int
-    ) -> tuple[Float64[Tensor, " Q"], Int64[Tensor, " n"], Int64[Tensor, " n"]]:
-        """A threshold of the similarity, and the pairs (query, row) that may reach it, by query.
-
-        A query with more than MOST * k rows has only some of them: more than MOST * k.
-        """
-        centred = unit.float() - self.mean
-        factors = _query_factors(centred)
+    ) -> tuple[Float64[Tensor, " Q"], list[Int64[Tensor, " _"]]]:
+        """A threshold of the similarity, and for each query the rows that may reach it: none for more than MOST * k."""
+        centred = unit - self.mean
+        factors = centred.new_zeros(len(unit), self.factors.shape[1], dtype=self.factors.dtype)
+        factors[:, : unit.shape[1]] = centred
+        factors[:, unit.shape[1] : unit.shape[1] + 3] = 1
+        bound = self._bound(centred, factors[:, : unit.shape[1]])
         with _whole_sums():
-            guess = self._guess(factors, k)
-            _add_bound(factors, centred, guess, self.mean, self.longest)
-            query, row = self._negative(factors, MOST * k)
-        return guess.double() + unit @ self.mean.double(), query, row
+            # A number of the product's own format: rounding a sum to that format cannot bring it below.
+            reached = (self._guess(factors, k) - bound).to(factors.dtype)
+            rows = self._reaching(factors, reached, MOST * k)
+        return reached.double() + bound + unit @ self.mean, rows
 
-    def _guess(self, factors: BFloat16[Tensor, "Q P"], k: int) -> Float32[Tensor, " Q"]:
+    def _bound(self, centred: Float64[Tensor, "Q D"], rounded: Float[Tensor, "Q D"]) -> Float64[Tensor, " Q"]:
+        """What the product can differ by from the similarity, but for the query's own product with the mean.
+
+        A float32 sum of P products loses at most P * 2^-24 of the sum of their sizes (Higham, Accuracy and Stability
+        of Numerical Algorithms, Sec. 3.1); twice that, for devices that cut instead of rounding.
+        """
+        length, lost, shared = self.sizes
+        lengths = _length(rounded.double())
+        sums = lengths * (length + lost) + 2 * shared
+        rounding = (self.factors.shape[1] + 16) * 2.0**-23
+        return _length(centred - rounded) * length + lengths * lost + rounding * sums + 2.0**-60
+
+    def _guess(self, factors: Float[Tensor, "Q P"], k: int) -> Float[Tensor, " Q"]:
         """What at least k rows reach most probably, and not many more: three standard deviations above k."""
+        sample = self.factors[::STRIDE]
         expected = k / STRIDE
-        count = min(round(expected + 3 * expected**0.5 + 1), len(self.sample))
+        count = min(round(expected + 3 * expected**0.5 + 1), len(sample))
         best = factors.new_empty(len(factors), 0)
-        for part in self.sample.split(self.chunk):
-            found = torch.cat([best, factors @ part.T], dim=1)
-            best = found.topk(min(count, found.shape[1]), dim=1, largest=False).values
-        return -best.amax(dim=1).float()
+        for part in sample.split(self.chunk):
+            products = torch.cat([best, factors @ part.T], dim=1)
+            best = products.topk(min(count, products.shape[1]), dim=1).values
+        return best.amin(dim=1)
 
-    def _negative(
-        self, factors: BFloat16[Tensor, "Q P"], most: int
-    ) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
-        """Pairs (query, row) whose product is negative, sorted; those of a query end after more than `most`."""
+    def _reaching(
+        self, factors: Float[Tensor, "Q P"], threshold: Float[Tensor, " Q"], most: int
+    ) -> list[Int64[Tensor, " _"]]:
+        """For each query the rows whose product with it reaches the threshold; none where they are more than `most`."""
+        threshold = threshold[:, None].clone()
         counts = torch.zeros(len(factors), dtype=torch.int64, device=factors.device)
-        tile = _round_up(min(self.chunk, len(self.factors)), _GROUP)
-        memory = factors.new_empty(len(factors) * tile)
+        tile = -(-min(self.chunk, len(self.rows)) // _GROUP) * _GROUP
+        products = factors.new_empty(len(factors), tile)
+        flags = torch.zeros(len(factors), tile, dtype=torch.bool, device=factors.device)
         pairs = []
-        for start in range(0, len(self.factors), tile):
+        for start in range(0, len(self.rows), tile):
             part = self.factors[start : start + tile]
-            product = memory[: len(factors) * len(part)].view(len(factors), len(part))
-            torch.mm(factors, part.T, out=product)
-            query, row = _true(product.signbit())
+            torch.mm(factors, part.T, out=products[:, : len(part)])
+            torch.ge(products[:, : len(part)], threshold, out=flags[:, : len(part)])
+            flags[:, len(part) :] = False
+            query, row = _true(flags)
             pairs.append((query << 32) | (row + start))
             counts += query.bincount(minlength=len(factors))
-            full = counts > most
-            if full.any():
-                factors[full] = 0
-                factors[full, -3] = 1.0
-        pair = torch.cat(pairs).sort().values
-        return pair >> 32, pair & 0xFFFFFFFF
+            threshold[counts > most] = torch.inf
+        counts[counts > most] = 0
+        pair = torch.cat(pairs)
+        pair = pair[counts[pair >> 32] > 0].sort().values
+        return list((pair & 0xFFFFFFFF).split(counts.tolist()))
 
-    def _similarities(
-        self, unit: Float64[Tensor, "Q D"], counts: Int64[Tensor, " Q"], row: Int64[Tensor, " n"]
-    ) -> Float64[Tensor, " n"]:
-        """Exact but for float64's rounding. row: `counts[i]` rows for each query i, one query after another."""
-        sims = torch.empty(len(row), dtype=torch.float64, device=row.device)
-        # Memory that is used again stays in the processor's cache: twice as fast as new tensors.
-        gathered = self.rows.new_empty(int(counts.max()), self.rows.shape[1])
-        exact = gathered.double()
-        start = 0
-        for query, count in enumerate(counts.tolist()):
-            if count:
-                part = slice(start, start + count)
-                torch.index_select(self.rows, 0, row[part], out=gathered[:count])
-                torch.mv(exact[:count].copy_(gathered[:count]), unit[query], out=sims[part])
-                start += count
-        return sims / self.norms[row]
+
+def product_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where there are instructions for it: several times as fast there, and slower than float32 elsewhere."""
+    fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
 
 
 def _unit(rows: Float[Tensor, "M D"]) -> tuple[Float64[Tensor, "M D"], Float64[Tensor, " M"]]:
@@ -170,60 +179,8 @@ def _unit(rows: Float[Tensor, "M D"]) -> tuple[Float64[Tensor, "M D"], Float64[T
     return exact / norms[:, None], norms
 
 
-def _row_factors(
-    centred: Float32[Tensor, "M D"], mean: Float32[Tensor, " D"]
-) -> tuple[BFloat16[Tensor, "M P"], Float32[Tensor, "2"]]:
-    """[X, x.mean in three parts, |x| and |x - X| rounded up, 1, 1, 1]; and the largest |x| and |x.mean|."""
-    rounded = centred.bfloat16()
-    lengths = torch.linalg.vector_norm(centred, dim=1)
-    lost = torch.linalg.vector_norm(centred - rounded, dim=1)
-    shared = centred @ mean
-    factors = [rounded, _parts(shared), _up(lengths)[:, None], _up(lost)[:, None]]
-    factors.append(rounded.new_ones(len(rounded), 3))
-    return torch.cat(factors, dim=1), torch.stack([lengths.max(), shared.abs().max()])
-
-
-def _query_factors(centred: Float32[Tensor, "Q D"]) -> BFloat16[Tensor, "Q P"]:
-    """[-Q, -1, -1, -1, 0, 0, 0, 0, 0]: with a row's factors, minus the similarity, but for q.mean."""
-    rounded = -centred.bfloat16()
-    return torch.cat([rounded, -rounded.new_ones(len(rounded), 3), rounded.new_zeros(len(rounded), 5)], dim=1)
-
-
-def _add_bound(
-    factors: BFloat16[Tensor, "Q P"],
-    centred: Float32[Tensor, "Q D"],
-    threshold: Float32[Tensor, " Q"],
-    mean: Float32[Tensor, " D"],
-    longest: tuple[float, float],
-) -> None:
-    """Fills the columns that were 0: -|q - Q| and -|Q|, which meet |x| and |x - X|, and the threshold.
-
-    What the sums lose is taken off the threshold. A float32 sum of P products loses at most P * 2^-24 of the sum
-    of their sizes (Higham, Accuracy and Stability of Numerical Algorithms, Sec. 3.1); twice that, for devices
-    that cut instead of rounding. 2^-19 is for the float32 vectors without their mean.
-    """
-    width = factors.shape[1]
-    rounded = factors[:, : width - 8].float()
-    lengths = torch.linalg.vector_norm(rounded, dim=1)
-    lost = torch.linalg.vector_norm(centred + rounded, dim=1)
-    length, shared = longest
-    sizes = (2 * lengths + lost + torch.linalg.vector_norm(mean)) * length + shared + threshold.abs()
-    slack = 2.0**-19 + (width + 16) * 2.0**-23 * sizes
-    factors[:, -5] = -_up(lost)
-    factors[:, -4] = -_up(lengths)
-    factors[:, -3:] = _parts(threshold - slack)
-
-
-def _parts(values: Float32[Tensor, " M"]) -> BFloat16[Tensor, "M 3"]:
-    """Three numbers that add up to `values`, but for 2^-24 of them."""
-    first = values.bfloat16()
-    second = (values - first).bfloat16()
-    return torch.stack([first, second, (values - first - second).bfloat16()], dim=1)
-
-
-def _up(values: Float32[Tensor, " M"]) -> BFloat16[Tensor, " M"]:
-    """Not less than `values`, nor than what rounding made them too small."""
-    return (values * (1 + 2.0**-7)).bfloat16()
+def _length(rows: Float[Tensor, "M D"]) -> Float[Tensor, " M"]:
+    return torch.linalg.vector_norm(rows, dim=1)
 
 
 def _true(flags: Tensor) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
@@ -234,35 +191,15 @@ def _true(flags: Tensor) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
     return place // flags.shape[1], place % flags.shape[1]
 
 
-def _padded(
-    values: Int64[Tensor, " n"], query: Int64[Tensor, " n"], counts: Int64[Tensor, " Q"], *, least: int
-) -> Int64[Tensor, "Q L"]:
-    """One line for each query, at least so wide, filled up with the smallest integer."""
-    line = torch.arange(len(values), device=values.device) - (counts.cumsum(0) - counts)[query]
-    smallest = torch.iinfo(torch.int64).min
-    lines = values.new_full((len(counts), max(least, int(counts.max()))), smallest)
-    lines[query, line] = values
-    return lines
-
-
-def _every(stride: int, count: int, device: torch.device) -> Int64[Tensor, " S"]:
-    """One drawn from each `stride` numbers below `count`: no order of the rows can hide a class from it."""
-    first = torch.arange(0, count, stride)
-    draws = rng.uniforms(0, "knn sample", torch.zeros_like(first), first, 1)[:, 0]
-    return (first + (draws * (count - first).clamp_max(stride)).long()).to(device)
-
-
-def _round_up(count: int, step: int) -> int:
-    return -(-count // step) * step
-
-
 @contextlib.contextmanager
 def _whole_sums() -> Iterator[None]:
-    """Sums in float32 to their end: parts of them in bfloat16, the default on CUDA, would break the bound."""
-    backend = torch.backends.cuda.matmul
+    """Products and sums in float32 to their end: fewer bits, which a device may choose, would break the bound."""
+    backend, precision = torch.backends.cuda.matmul, torch.get_float32_matmul_precision()
     before = backend.allow_bf16_reduced_precision_reduction
     backend.allow_bf16_reduced_precision_reduction = False
+    torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
         backend.allow_bf16_reduced_precision_reduction = before
+        torch.set_float32_matmul_precision(precision)

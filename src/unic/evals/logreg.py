@@ -14,12 +14,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unic.evals.api import EVALUATIONS, EvalData, EvalOptions, Evaluation, own_settings
-from unic.evals.linear.classifier import LogregConfig, ProbeFit, ProbeProblem, Solver, report
+from unic.evals.linear.classifier import ProbeFit, ProbeProblem, Solver
 from unic.evals.linear.hyperparameter_search import Params, search
 from unic.evals.linear.sgd import fit_heads
-from unic.evals.results import Result
-from unic.method.tokens import Encoder
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +24,6 @@ C_SPACE = {"C": (1e-5, 1e6)}
 """scikit-learn's C, of the sum of the losses over the images."""
 SGD_SPACE = {"rate": (1e-1, 1e2), "decay": (1e-12, 1e-4)}
 MAX_ITERATIONS = 2000
-
-
-def run(encoder: Encoder, data: EvalData, options: EvalOptions) -> list[Result]:
-    """Top-1, top-5 and mean per-class accuracy of a classifier on the CLS tokens."""
-    config: LogregConfig = own_settings(options, "logreg")
-    return report(data, EXACT, config)
 
 
 def solve(task: ProbeProblem) -> ProbeFit:
@@ -118,10 +109,3 @@ def sgd_solution(task: ProbeProblem, best: Params, value: float) -> ProbeFit:
 
 
 EXACT = Solver("logreg", "logreg-1", "logreg-sgd-1", solve, solve_large)
-
-EVALUATIONS.add(
-    "logreg",
-    Evaluation(
-        "logreg", run, "linear classifier on CLS tokens, UNIC's protocol to the letter", LogregConfig()
-    ),
-)

@@ -15,22 +15,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unic.evals.api import EVALUATIONS, EvalData, EvalOptions, Evaluation, own_settings
 from unic.evals.linear import lbfgs
-from unic.evals.linear.classifier import LogregConfig, ProbeFit, ProbeProblem, Solver, report
+from unic.evals.linear.classifier import ProbeFit, ProbeProblem, Solver
 from unic.evals.linear.hyperparameter_search import Params, search
 from unic.evals.logreg import C_SPACE, SGD_SPACE, sgd_accuracies, sgd_solution
-from unic.evals.results import Result
-from unic.method.tokens import Encoder
 
 AT_ONCE = 10
 """SGD heads trained in one pass."""
-
-
-def run(encoder: Encoder, data: EvalData, options: EvalOptions) -> list[Result]:
-    """Top-1, top-5 and mean per-class accuracy of a classifier on the CLS tokens."""
-    config: LogregConfig = own_settings(options, "logreg-fast")
-    return report(data, FAST, config)
 
 
 class SolutionPath:
@@ -100,10 +91,3 @@ def solve_large(task: ProbeProblem) -> ProbeFit:
 
 
 FAST = Solver("logreg-fast", "logreg-fast-1", "logreg-fast-sgd-1", solve, solve_large)
-
-EVALUATIONS.add(
-    "logreg-fast",
-    Evaluation(
-        "logreg-fast", run, "linear classifier on CLS tokens, UNIC's protocol solved faster", LogregConfig()
-    ),
-)

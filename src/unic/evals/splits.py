@@ -78,8 +78,8 @@ class Splits:
         """Padded with -2, which is no class and no rank."""
         answers = self.targets.answers
         padded = torch.full((len(answers), max(map(len, answers))), -2)
-        for count in {len(found) for found in answers}:
-            rows = [i for i, found in enumerate(answers) if len(found) == count]
+        for count in {len(of_image) for of_image in answers}:
+            rows = [i for i, of_image in enumerate(answers) if len(of_image) == count]
             padded[rows, :count] = torch.tensor([answers[i] for i in rows])
         return padded
 

@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,10 @@ from torch import Tensor
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.plugins import unknown
 from unic.core.progress import with_progress
-from unic.evals.api import EVALUATIONS, EvalData, EvalOptions, Evaluation, own_settings
 from unic.evals.artifact_cache import load_artifact, save_artifact
+from unic.evals.eval_data import EvalData
 from unic.evals.prompts import class_names, templates
+from unic.evals.protocols.zero_shot import ZeroShotConfig
 from unic.evals.results import Result
 from unic.method.tokens import Encoder
 from unic.teachers import parse_reference, short_name
@@ -39,23 +39,12 @@ PROTOCOL = "zero-shot-1"
 _TEXTS_AT_ONCE = 256
 
 
-@dataclass(frozen=True, kw_only=True)
-class ZeroShotConfig:
-    """The defaults are CLIP's protocol; other names of the classes are named in the protocol of the results."""
-
-    teacher: str | None = None
-    """Of the teachers with texts in whose space the encoder can answer; not needed when there is one."""
-    names: Path | None = None
-    """A text file with one name a line, in the order of the classes, instead of the names unic knows."""
-
-
-def run(encoder: Encoder, data: EvalData, options: EvalOptions) -> list[Result]:
+def zero_shot_results(encoder: Encoder, data: EvalData, config: ZeroShotConfig) -> list[Result]:
     """Top-1, top-5 and, where each image has one right answer, mean per-class accuracy on the test images.
 
     Where only some classes count in the test set, also the top-1 among all classes. The results are the encoder's,
     under the fingerprint of what answered; of a student with several such heads, those of `<student>@<teacher>`.
     """
-    config: ZeroShotConfig = own_settings(options, "zero-shot")
     spaces = getattr(encoder, "spaces", {})
     reference = choose_teacher(spaces, config.teacher, encoder.name)
     names, origin = class_names(data.name, data.classes, config.names)
@@ -63,11 +52,11 @@ def run(encoder: Encoder, data: EvalData, options: EvalOptions) -> list[Result]:
     space = spaces[reference]()
     _check_width(space, tower, reference)
     texts = class_embeddings(tower, names, reference=reference, cache=data.cache).to(data.device)
-    seen = data if space is encoder else data.seen_by(space.to(data.device))
-    features = seen.features("test").to(data.device)
+    answered = data if space is encoder else data.with_encoder(space.to(data.device))
+    features = answered.features("test").to(data.device)
     accuracies = data.accuracies(partial(zero_shot_scores, texts=texts, tower=tower), features)
     results = [
-        seen.result("zero-shot", metric, value, protocol=f"{PROTOCOL} {origin}".strip())
+        answered.result("zero-shot", metric, value, protocol=f"{PROTOCOL} {origin}".strip())
         for metric, value in accuracies.items()
     ]
     if len(_with_texts(spaces)) > 1:
@@ -133,7 +122,7 @@ def class_embeddings(
         else None
     )
     what = "embeddings of texts are"
-    texts = load_artifact(folder, what, partial(_made, num_names=len(words))) if folder else None
+    texts = load_artifact(folder, what, partial(_read_texts, num_names=len(words))) if folder else None
     if texts is None:
         texts = _encode(tower, sentences, len(words), short_name(reference))
         if folder:
@@ -179,33 +168,20 @@ def _encode(tower: TextTower, sentences: Sequence[str], num_names: int, teacher:
     per_name = len(sentences) // num_names
     step = max(1, _TEXTS_AT_ONCE // per_name) * per_name
     starts = range(0, len(sentences), step)
-    found = []
+    parts = []
     for first in with_progress(
         starts, len(sentences), teacher, unit="texts", size=lambda first: len(sentences[first : first + step])
     ):
         encoded = tower.encode(sentences[first : first + step]).unflatten(0, (-1, per_name))
-        found.append(F.normalize(encoded.mean(1), dim=1).float().cpu())
-    texts = torch.cat(found)
+        parts.append(F.normalize(encoded.mean(1), dim=1).float().cpu())
+    texts = torch.cat(parts)
     if not texts.isfinite().all():
         raise WeightsError(f"{teacher}: its text tower gives numbers that are not finite; check the weights")
     return texts
 
 
-def _made(tensors: dict[str, Tensor], facts: Any, num_names: int) -> Float[Tensor, "U E"]:
+def _read_texts(tensors: dict[str, Tensor], facts: Any, num_names: int) -> Float[Tensor, "U E"]:
     texts = tensors["texts"]
     if texts.ndim != 2 or len(texts) != num_names or texts.dtype != torch.float32:
         raise WeightsError(f"{texts.dtype} {tuple(texts.shape)} for {num_names} names")
     return texts
-
-
-EVALUATIONS.add(
-    "zero-shot",
-    Evaluation(
-        "zero-shot",
-        run,
-        "nearest class name in the space of a CLIP-type teacher, 80 sentences a class (CLIP)",
-        ZeroShotConfig(),
-        uses_train=False,
-        fits=lambda encoder: any(map(has_texts, getattr(encoder, "spaces", {}))),
-    ),
-)

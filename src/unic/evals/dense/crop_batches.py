@@ -76,10 +76,10 @@ class CropSpec:
             worker_init_fn=end_with_main,
             generator=torch.Generator(),  # torch would draw a number for its workers from the global one
         )
-        for found in loader:
-            if isinstance(found, DataError):
-                raise found
-            pixels, inside, truth = (part.pin_memory() for part in found) if pin_memory else found
+        for batch in loader:
+            if isinstance(batch, DataError):
+                raise batch
+            pixels, inside, truth = (part.pin_memory() for part in batch) if pin_memory else batch
             yield CropBatch(pixels, inside, truth)
 
 
@@ -105,21 +105,21 @@ def _order(num_images: int, seed: int, epoch: int) -> np.ndarray:
 
 
 class _Crops(Dataset):
-    def __init__(self, cutting: CropSpec, keys_of: Callable[[int], Sequence[Key]]):
-        self._cutting = cutting
+    def __init__(self, crops: CropSpec, keys_of: Callable[[int], Sequence[Key]]):
+        self._crops = crops
         self._keys_of = keys_of
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor] | DataError:
         """Errors travel as values: torch would bury them in a traceback."""
-        c, keys = self._cutting, self._keys_of(number)
-        pixels = torch.zeros(len(keys), 3, *c.size, dtype=torch.uint8)
-        truth = torch.full((len(keys), *c.size), c.beyond, dtype=c.truth_dtype)
+        spec, keys = self._crops, self._keys_of(number)
+        pixels = torch.zeros(len(keys), 3, *spec.size, dtype=torch.uint8)
+        truth = torch.full((len(keys), *spec.size), spec.beyond, dtype=spec.truth_dtype)
         inside = torch.zeros(len(keys), 2, dtype=torch.int64)
-        assert c.images.maps is not None, "read_splits gives dense tasks images with maps"
+        assert spec.images.maps is not None, "read_splits gives dense tasks images with maps"
         try:
             for i, (position, view) in enumerate(keys):
-                draws = rng.generator(c.seed, "dense view", position, view)
-                crop, of_crop = c.cut(c.images.paths[position], c.images.maps[position], draws)
+                draws = rng.generator(spec.seed, "dense view", position, view)
+                crop, of_crop = spec.cut(spec.images.paths[position], spec.images.maps[position], draws)
                 height, width = of_crop.shape
                 pixels[i, :, :height, :width] = crop
                 truth[i, :height, :width] = of_crop

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Int64, Shaped, UInt8
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from unic.core.errors import ConfigError, DataError
 from unic.core.progress import with_progress
+from unic.evals.dense.config import Bits
 from unic.evals.dense.crop_batches import CropSpec
 from unic.evals.dense.frozen_backbone import FrozenBackbone
 from unic.evals.feature_store import OnDisk, locked, shards_of
@@ -27,8 +27,6 @@ from unic.method.tokens import TokenMaps
 log = logging.getLogger(__name__)
 
 VERSION = "crops-1"
-
-Bits = Literal["fp8", "bf16"]
 
 _LARGEST_FP8 = 448.0  # of float8_e4m3fn
 _BYTES_PER_SHARD = 2**26
@@ -55,12 +53,12 @@ class Packing:
     def pack(self, maps: Sequence[TokenMaps], truth: Shaped[Tensor, "B H W"]) -> UInt8[Tensor, "B R"]:
         """On the CPU. With 8 bits the numbers of a crop share one scale, at which its largest is the format's."""
         parts: list[Tensor] = []
-        for found in maps:
-            patches = found.patches
+        for layer in maps:
+            patches = layer.patches
             scale = torch.ones(len(patches), device=patches.device)
             if self.bits == "fp8":
                 scale = (_LARGEST_FP8 / patches.abs().flatten(1).amax(1)).clamp(max=1e30)
-            parts += [scale, found.cls, patches * scale[:, None, None, None]]
+            parts += [scale, layer.cls, patches * scale[:, None, None, None]]
         parts.append(truth)
         rows = [
             part.to(dtype).cpu().reshape(len(truth), -1).contiguous().view(torch.uint8)
@@ -73,12 +71,12 @@ class Packing:
     ) -> tuple[list[TokenMaps], Shaped[Tensor, "B H W"]]:
         """float32 maps and the truth, on the device, where the numbers are turned back."""
         rows = rows.to(device, non_blocking=True)
-        found, start = [], 0
+        parts, start = [], 0
         for shape, dtype in self._parts:
             stop = start + math.prod(shape) * dtype.itemsize
-            found.append(rows[:, start:stop].contiguous().view(dtype).reshape(len(rows), *shape))
+            parts.append(rows[:, start:stop].contiguous().view(dtype).reshape(len(rows), *shape))
             start = stop
-        *features, truth = found
+        *features, truth = parts
         maps = [
             TokenMaps(cls.float(), patches.float() / scale[:, None, None])
             for scale, cls, patches in zip(features[::3], features[1::3], features[2::3], strict=True)
@@ -112,8 +110,8 @@ class StoredCrops:
 
 
 def store_crops(
-    seen: FrozenBackbone,
-    cutting: CropSpec,
+    backbone: FrozenBackbone,
+    crops: CropSpec,
     *,
     num_views: int,
     bits: Bits,
@@ -126,31 +124,33 @@ def store_crops(
 
     An extraction that was cut short goes on where it was. Raises ConfigError where the disk has no room for them.
     """
-    packing = Packing(tuple(seen.widths(cutting.size)), cutting.size, truth_dtype, bits)
-    num_images = len(cutting.images)
+    packing = Packing(tuple(backbone.widths(crops.size)), crops.size, truth_dtype, bits)
+    num_images = len(crops.images)
     num_rows, row_bytes = num_views * num_images, packing.row_bytes
     facts = {
         "version": VERSION,
-        "seen": seen.facts([cutting.size]),
-        "images": cutting.images.identity(),
+        "seen": backbone.facts([crops.size]),
+        "images": crops.images.identity(),
         "views": num_views,
         "bits": bits,
-        **cutting.facts,
+        **crops.facts,
     }
     per_shard = max(_BYTES_PER_SHARD // row_bytes, 1)
     place = OnDisk(cache / "features", facts, num_rows, row_bytes, dtype=torch.uint8, per_shard=per_shard)
-    what = f"{seen.encoder.name}  {cutting.images.name}"
-    found = place.find()
-    if found is None:
+    what = f"{backbone.encoder.name}  {crops.images.name}"
+    rows = place.find()
+    if rows is None:
         _check_room(what, place.folder.parent, num_rows, row_bytes)
         try:
             with locked([place]):
-                found = place.find()
-                if found is None:
+                rows = place.find()
+                if rows is None:
                     place.prepare()
-                    compute = partial(_compute, seen, cutting, packing, place, shards_of(num_rows, per_shard))
+                    compute = partial(
+                        _compute, backbone, crops, packing, place, shards_of(num_rows, per_shard)
+                    )
                     compute(what, batch_size=batch_size, workers=workers)
-                    found = place.complete()
+                    rows = place.complete()
         except OSError as error:
             raise DataError(
                 f"features cannot be kept in {place.folder.parent} ({error.strerror or error}); set UNIC_CACHE to a "
@@ -158,12 +158,12 @@ def store_crops(
             ) from error
     else:
         log.info("%s: features of %d crops from the cache", what, num_rows)
-    return StoredCrops(found, packing, num_images)
+    return StoredCrops(rows, packing, num_images)
 
 
 def _compute(
-    seen: FrozenBackbone,
-    cutting: CropSpec,
+    backbone: FrozenBackbone,
+    crops: CropSpec,
     packing: Packing,
     place: OnDisk,
     shards: Sequence[range],
@@ -172,7 +172,7 @@ def _compute(
     batch_size: int,
     workers: int,
 ) -> None:
-    num_images = len(cutting.images)
+    num_images = len(crops.images)
     missing = [shard for shard in shards if shard not in place.done]
     batches = [
         range(start, min(start + batch_size, shard.stop))
@@ -182,22 +182,21 @@ def _compute(
     keys = [[(row % num_images, row // num_images) for row in batch] for batch in batches]
     total = sum(map(len, shards))
     done = total - sum(map(len, batches))
-    views = cutting.views(
-        range(len(keys)), keys.__getitem__, workers=workers, pin_memory=seen.device.type != "cpu"
+    views = crops.views(
+        range(len(keys)), keys.__getitem__, workers=workers, pin_memory=backbone.device.type != "cpu"
     )
-    steps = with_progress(views, total, what, unit="crops", size=lambda crops: len(crops.truth), done=done)
+    steps = with_progress(views, total, what, unit="crops", size=lambda batch: len(batch.truth), done=done)
     for shard in missing:
-        rows, come = [], 0
-        while come < len(shard):
-            crops = next(steps)
-            rows.append(packing.pack(_finite(seen(crops.pixels, crops.inside), what), crops.truth))
-            come += len(rows[-1])
+        rows: list[Tensor] = []
+        while sum(map(len, rows)) < len(shard):
+            batch = next(steps)
+            rows.append(packing.pack(_finite(backbone(batch.pixels, batch.inside), what), batch.truth))
         place.add(shard, torch.cat(rows))
-    assert next(steps, None) is None, "crops came that belong to no shard"
+    assert next(steps, None) is None, "the loader gave crops that belong to no shard"
 
 
 def _finite(maps: list[TokenMaps], what: str) -> list[TokenMaps]:
-    if not all(bool(part.isfinite().all()) for found in maps for part in (found.cls, found.patches)):
+    if not all(bool(part.isfinite().all()) for layer in maps for part in (layer.cls, layer.patches)):
         raise DataError(f"{what}: features that are not finite; try --precision fp32, or check the weights")
     return maps
 

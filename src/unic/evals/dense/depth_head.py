@@ -56,7 +56,7 @@ class DepthHead(nn.Module):
         the convolution comes first here, at a sixteenth of the work.
         """
         grid = maps[0].patches.shape[-2:]
-        joined = [part for found in maps for part in _with_cls(found, grid)]
+        joined = [part for layer in maps for part in _with_cls(layer, grid)]
         scores = self.conv_depth(torch.cat(joined, dim=1))
         scores = F.interpolate(scores, scale_factor=_UPSAMPLED, mode="bilinear", align_corners=False)
         shares_BKhw = scores.relu() + _LEAST
@@ -90,9 +90,9 @@ def read_depth_head(
     return head.eval()
 
 
-def _with_cls(found: TokenMaps, grid: torch.Size) -> list[Tensor]:
+def _with_cls(layer: TokenMaps, grid: torch.Size) -> list[Tensor]:
     """The map, on the grid of the first one, and its CLS at every place."""
-    patches = found.patches
+    patches = layer.patches
     if patches.shape[-2:] != grid:
         patches = F.interpolate(patches, grid, mode="bilinear", align_corners=False)
-    return [patches, found.cls[:, :, None, None].expand(-1, -1, *grid)]
+    return [patches, layer.cls[:, :, None, None].expand(-1, -1, *grid)]

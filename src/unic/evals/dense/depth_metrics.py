@@ -4,6 +4,7 @@ Letters: H W pixels, P pixels that count.
 """
 
 from collections import defaultdict
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from unic.core.errors import DataError
 from unic.data.dense.annotations import Depths
+from unic.evals.dense.task import Score
 
 
 class DepthMetrics:
@@ -29,6 +31,7 @@ class DepthMetrics:
 
         Raises DataError for an image without such a pixel.
         """
+        predicted = predicted.to(truth.device)
         top, bottom, left, right = self._depths.scored
         predicted, truth = predicted[top:bottom, left:right], truth[top:bottom, left:right]
         counts = (truth > self._depths.nearest) & (truth < self._depths.farthest)
@@ -38,15 +41,21 @@ class DepthMetrics:
             self._sums[name] += value
         self._count += 1
 
-    def compute(self) -> dict[str, float]:
+    def scores(self) -> list[Score]:
         """rmse, which is reported, first."""
-        return {name: total / self._count for name, total in self._sums.items()}
+        return [
+            Score(name, total / self._count, "m" if name == "rmse" else "", name.startswith("d"))
+            for name, total in self._sums.items()
+        ]
+
+    def details(self) -> list[dict[str, Any]]:
+        return []
 
 
 def _measures(predicted: Float[Tensor, " P"], truth: Float[Tensor, " P"]) -> dict[str, float]:
     off, e = predicted - truth, predicted.log() - truth.log()
     ratio = torch.maximum(predicted / truth, truth / predicted)
-    found = {
+    measures = {
         "rmse": off.square().mean().sqrt(),
         "abs_rel": (off.abs() / truth).mean(),
         "sq_rel": (off.square() / truth).mean(),
@@ -55,4 +64,4 @@ def _measures(predicted: Float[Tensor, " P"], truth: Float[Tensor, " P"]) -> dic
         "silog": 100 * (e.square().mean() - e.mean().square()).clamp(min=0).sqrt(),
         **{f"d{power}": (ratio < 1.25**power).double().mean() for power in (1, 2, 3)},
     }
-    return {name: float(value) for name, value in found.items()}
+    return {name: float(value) for name, value in measures.items()}

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from unic.evals.features import Precision
+from unic.evals.registry import Precision
 from unic.method.tokens import TokenMaps
 from unic.models.dense_utils import centre_padded
 from unic.models.encoder import ImageEncoder
@@ -50,7 +50,7 @@ class FrozenBackbone:
         ):
             maps = sized.maps(pixels, self.layers, norm=self.norm)
         # Copies, because nothing can learn from tensors made in inference mode.
-        return [TokenMaps(found.cls.float().clone(), found.patches.float().clone()) for found in maps]
+        return [TokenMaps(layer.cls.float().clone(), layer.patches.float().clone()) for layer in maps]
 
     def at_size(self, height: int, width: int) -> ImageEncoder:
         """The encoder for pictures of this size, whole patches, in eval mode."""
@@ -67,7 +67,7 @@ class FrozenBackbone:
         """For each layer the width of CLS, and the shape of the map of patches, of pictures of this size."""
         shape = (1, 3, *self.padded(size))
         maps = self(torch.zeros(shape, dtype=torch.uint8))
-        return [(found.cls.shape[1], tuple(found.patches.shape[1:])) for found in maps]
+        return [(layer.cls.shape[1], tuple(layer.patches.shape[1:])) for layer in maps]
 
     def facts(self, sizes: Sequence[tuple[int, int]]) -> dict:
         """Everything that decides the maps of pictures of these sizes."""

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from unic.evals.dense.head_cache import DenseConfig
+from unic.evals.dense.config import DenseConfig
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ class SegmentationHead(nn.Module):
 
     def forward(self, maps: Sequence[TokenMaps]) -> Float[Tensor, "B K h w"]:
         """On the grid of the first map; a CNN's others are brought to it."""
-        first, *others = (found.patches for found in maps)
+        first, *others = (layer.patches for layer in maps)
         size = first.shape[-2:]
         joined = [
             other if other.shape[-2:] == size else F.interpolate(other, size, mode="bilinear")
@@ -81,23 +81,23 @@ def read_segmentation_head(
             f"{origin} is no head for segmentation: it has no conv_seg.weight of four dimensions "
             f"({', '.join(list(state)[:5]) or 'it is empty'})"
         )
-    found_classes, found_width = weight.shape[:2]
-    if found_classes != num_classes:
-        raise WeightsError(f"{origin} tells {found_classes} classes apart, this data set has {num_classes}")
-    if found_width != sum(widths):
+    head_classes, head_width = weight.shape[:2]
+    if head_classes != num_classes:
+        raise WeightsError(f"{origin} tells {head_classes} classes apart, this data set has {num_classes}")
+    if head_width != sum(widths):
         raise WeightsError(
-            f"{origin} reads features of width {found_width}, and the encoder gives {' + '.join(map(str, widths))}"
-            f"{_hint(found_width, widths)}"
+            f"{origin} reads features of width {head_width}, and the encoder gives {' + '.join(map(str, widths))}"
+            f"{_hint(head_width, widths)}"
         )
     head = SegmentationHead(widths, num_classes)
     load_strictly(head, own, origin)
     return head.eval()
 
 
-def _hint(found: int, widths: Sequence[int]) -> str:
-    if len(widths) == 1 and found == 4 * widths[0]:
+def _hint(width: int, widths: Sequence[int]) -> str:
+    if len(widths) == 1 and width == 4 * widths[0]:
         return "; it is a head for the last four blocks (--segmentation.blocks last4)"
-    if len(widths) == 4 and 4 * found == sum(widths):
+    if len(widths) == 4 and 4 * width == sum(widths):
         return "; it is a head for the last block (--segmentation.blocks last)"
     return "; it may sit on the encoder in a teacher's space (<run>@<teacher>), or belong to another encoder"
 

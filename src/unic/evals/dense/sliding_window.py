@@ -55,8 +55,8 @@ def slide(
         if total is None:
             total = scores.new_zeros(scores.shape[1], height, width)
             count = count.to(scores.device)
-        for window, found in zip(some, scores, strict=True):
-            total[:, window.top : window.bottom, window.left : window.right] += found
+        for window, window_scores in zip(some, scores, strict=True):
+            total[:, window.top : window.bottom, window.left : window.right] += window_scores
             count[window.top : window.bottom, window.left : window.right] += 1
     assert total is not None, "a picture has at least one window"
     return total / count

@@ -69,7 +69,7 @@ def train_head(
     start = _take_up(head, optimizer, notes) if notes else 0
     if start:
         log.info("%s: goes on after %d of %d steps", what, start, schedule.steps)
-    said = noted = time.monotonic()
+    logged = saved = time.monotonic()
     steps = with_progress(enumerate(batches(start), start), schedule.steps, what, unit="steps", done=start)
     for step, (maps, truth) in steps:
         for group in optimizer.param_groups:
@@ -82,18 +82,18 @@ def train_head(
             nn.utils.clip_grad_norm_(head.parameters(), schedule.clip)
         optimizer.step()
         now = time.monotonic()
-        if now - said >= SECONDS_BETWEEN_NOTES or step == schedule.steps - 1:
-            said = now
+        if now - logged >= SECONDS_BETWEEN_NOTES or step == schedule.steps - 1:
+            logged = now
             value = float(of_batch.detach())
             if not math.isfinite(value):
                 raise DataError(f"{what}: the loss is {value} at step {step}; try a smaller learning rate")
             log.info("%s: step %d  loss %.4f", what, step + 1, value)
-        if notes and now - noted >= SECONDS_BETWEEN_NOTES:
-            noted = now
+        if notes and now - saved >= SECONDS_BETWEEN_NOTES:
+            saved = now
             _note(head, optimizer, notes, step + 1)
     head.eval()
     if notes:
-        for folder in _noted(notes):
+        for folder in _saved_states(notes):
             remove_folder(folder)
 
 
@@ -101,7 +101,7 @@ def _note(head: nn.Module, optimizer: torch.optim.Optimizer, notes: Path, step: 
     tensors = {name: tensor.detach().cpu() for name, tensor in head.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"{_OPTIMIZER}{number}.{name}": tensor.cpu() for name, tensor in state.items()}
-    earlier = list(_noted(notes))
+    earlier = list(_saved_states(notes))
     save_artifact(notes / f"step-{step:08}", "the state of learning is", tensors, {"step": step})
     for folder in earlier:
         remove_folder(folder)
@@ -109,10 +109,10 @@ def _note(head: nn.Module, optimizer: torch.optim.Optimizer, notes: Path, step: 
 
 def _take_up(head: nn.Module, optimizer: torch.optim.Optimizer, notes: Path) -> int:
     """Puts back the newest state that is whole; gives the number of steps done."""
-    for folder in sorted(_noted(notes), reverse=True):
-        found = load_artifact(folder, "the state of learning is", partial(_put_back, head, optimizer))
-        if found is not None:
-            return found
+    for folder in sorted(_saved_states(notes), reverse=True):
+        step = load_artifact(folder, "the state of learning is", partial(_put_back, head, optimizer))
+        if step is not None:
+            return step
     return 0
 
 
@@ -133,5 +133,5 @@ def _put_back(
     return int(facts["step"])
 
 
-def _noted(notes: Path) -> Iterator[Path]:
+def _saved_states(notes: Path) -> Iterator[Path]:
     return notes.glob("step-*")

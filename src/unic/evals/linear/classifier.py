@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,42 +18,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unic.core.errors import ConfigError, DataError, WeightsError
-from unic.evals.api import EvalData
+from unic.core.errors import DataError, WeightsError
 from unic.evals.artifact_cache import load_artifact, save_artifact
+from unic.evals.eval_data import EvalData
 from unic.evals.linear.trainval_split import check_features, split_trainval
+from unic.evals.protocols.logreg import LogregConfig
 from unic.evals.results import Result
 from unic.evals.splits import ranking
 
 log = logging.getLogger(__name__)
-
-LARGE = 100_000
-"""More training images than this are learned by SGD: between Food-101 (75,750), the largest of the sets UNIC
-solves by L-BFGS, and iNaturalist 2019 (265,213), the smallest it gives to SGD."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogregConfig:
-    """The defaults are UNIC's protocol; what differs from them is named in the protocol of the results."""
-
-    seeds: tuple[int, ...] = (22,)
-    """One classifier each: held-out images, order of trials, and for SGD first weights and order of images.
-    With several the mean is reported, and the standard deviation between them beside it."""
-    num_trials: int = 40
-    """Settings tried on held-out images."""
-    large: Literal["auto", "yes", "no"] = "auto"
-    """SGD on features of length 1 instead of L-BFGS; auto: for more than 100,000 training images."""
-    compat_split: bool = False
-    """Hold out as many images of each class as the reference does, with its flaw for small classes."""
-
-    def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ConfigError(f"seeds {self.seeds}: expected one or more different ones, 0 or more each")
-        if self.num_trials < 1:
-            raise ConfigError(f"{self.num_trials} trials: expected 1 or more")
-
-    def is_large(self, num_images: int) -> bool:
-        return self.large == "yes" or (self.large == "auto" and num_images > LARGE)
 
 
 @dataclass(frozen=True)
@@ -151,9 +124,11 @@ def fit_classifier(
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         folder = cache / "classifiers" / key
         shape = (num_classes, features.shape[1])
-        found = load_artifact(folder / "fitted", "a kept classifier is", partial(_made, shape=shape))
-        if found is not None:
-            return found
+        classifier = load_artifact(
+            folder / "fitted", "a cached classifier is", partial(_read_classifier, shape=shape)
+        )
+        if classifier is not None:
+            return classifier
     present, dense = labels.cpu().unique(return_inverse=True)
     train, held_out = split_trainval(dense, seed=seed, compat=config.compat_split)
     held_out = held_out[torch.isin(dense[held_out], dense[train])]
@@ -202,7 +177,7 @@ def report(data: EvalData, method: Solver, config: LogregConfig) -> list[Result]
     """
     train = data.features("train").to(data.device)
     test = data.features("test").to(data.device)
-    found = []
+    accuracies = []
     for seed in config.seeds:
         classifier = fit_classifier(
             train,
@@ -213,18 +188,18 @@ def report(data: EvalData, method: Solver, config: LogregConfig) -> list[Result]
             seed=seed,
             cache=data.cache,
         )
-        found.append(data.accuracies(classifier.scores, test))
+        accuracies.append(data.accuracies(classifier.scores, test))
     name = protocol(method, config, len(train))
     if config.seeds != LogregConfig.seeds:
         name += f" seeds={','.join(map(str, config.seeds))}"
     results = []
-    for metric in found[0]:
-        values = [accuracies[metric] for accuracies in found]
+    for metric in accuracies[0]:
+        values = [of_seed[metric] for of_seed in accuracies]
         seed = config.seeds[0] if len(config.seeds) == 1 else None
         results.append(data.result(method.name, metric, float(np.mean(values)), protocol=name, seed=seed))
-    if len(found) > 1:
-        for metric in found[0]:
-            spread = float(np.std([accuracies[metric] for accuracies in found], ddof=1))
+    if len(accuracies) > 1:
+        for metric in accuracies[0]:
+            spread = float(np.std([of_seed[metric] for of_seed in accuracies], ddof=1))
             results.append(
                 data.result(method.name, f"{metric}_std", spread, protocol=name, higher_is_better=False)
             )
@@ -236,7 +211,7 @@ def _sha256(tensor: Tensor) -> str:
     return hashlib.sha256(array.view(np.uint8).data).hexdigest() + str(tuple(array.shape))
 
 
-def _made(tensors: dict[str, Tensor], facts: Any, shape: tuple[int, int]) -> Classifier:
+def _read_classifier(tensors: dict[str, Tensor], facts: Any, shape: tuple[int, int]) -> Classifier:
     weight, bias = tensors["weight"], tensors["bias"]
     if weight.shape != shape or bias.shape != shape[:1]:
         raise WeightsError(f"weight {tuple(weight.shape)}, expected {shape}")

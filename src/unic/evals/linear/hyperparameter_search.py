@@ -108,11 +108,11 @@ def _read(record: Path) -> dict[str, float]:
     damaged = 0
     for line in lines:
         try:
-            found = json.loads(line)
-            value = found["value"]
+            trial = json.loads(line)
+            value = trial["value"]
             if not isinstance(value, float | int) or not math.isfinite(value):
                 raise ValueError(f"value {value!r}")
-            known[_key(found["params"])] = float(value)
+            known[_key(trial["params"])] = float(value)
         except (ValueError, KeyError, TypeError):
             damaged += 1
     if damaged:

@@ -7,7 +7,7 @@ Three changes of view, none of which moves the optimum, make it take some tens o
    dimensions only the N axes that the rows span remain: the optimum has no part outside them.
 2. Lines. Logits are linear in W, so those along a direction cost one product, and each step of a line search
    is element-wise. Newton's method finds the minimum along the line.
-3. Errors. Logits are kept relative to the true class, and its error is minus the sum of the others'. In float32
+3. Residuals. Logits are kept relative to the true class, and its residual is minus the sum of the others'. In float32
    1 - p would be lost long before C = 1e6.
 
 Letters: N rows, D width, A axes, K classes.
@@ -109,31 +109,31 @@ def solve(
     true = labels[:, None]
     variance = features.square().mean(0)
     logits = _logits(at, features, true)
-    chances = logits.softmax(1)
+    probs = logits.softmax(1)
     memory: list[tuple[Point, Point, float]] = []
     step, before = None, None
     scale = Point(torch.empty(0), torch.empty(0))
     for number in range(MAX_STEPS + 1):
-        errors = _errors(chances, true)
-        slope = _gradient(errors, features, at, decay)
+        residuals = _residuals(probs, true)
+        grad = _gradient(residuals, features, at, decay)
         if number % RESCALE == 0:
-            scale = _preconditioner(errors, variance, decay)
+            scale = _preconditioner(residuals, variance, decay)
         if before is not None and step is not None:
-            memory = _remember(memory, step, slope.plus(before, -1.0))
-        direction = _direction(slope, memory, scale)
-        descent = slope.dot(direction)
+            memory = _remember(memory, step, grad.plus(before, -1.0))
+        direction = _direction(grad, memory, scale)
+        descent = grad.dot(direction)
         if not descent < 0 and memory:  # rounding has spoilt the memory: go on without
             memory = []
-            direction = _direction(slope, memory, scale)
-            descent = slope.dot(direction)
+            direction = _direction(grad, memory, scale)
+            descent = grad.dot(direction)
         value = float(logits.logsumexp(1).mean() + decay / 2 * at.weight.square().sum())
         steepest = max(
-            float(slope.weight.abs().max()) if slope.weight.numel() else 0.0, float(slope.bias.abs().max())
+            float(grad.weight.abs().max()) if grad.weight.numel() else 0.0, float(grad.bias.abs().max())
         )
         if not descent < 0 or (steepest <= gradient and -descent / 2 <= min(decrement, relative * value)):
             return at
         along = _logits(direction, features, true)
-        length, chances = _line_minimum(
+        length, probs = _line_minimum(
             logits,
             along,
             descent,
@@ -141,7 +141,7 @@ def solve(
             decay * float(direction.weight.square().sum()),
         )
         step = Point(direction.weight * length, direction.bias * length)
-        before = slope
+        before = grad
         at = at.plus(step, 1.0)
         logits = logits.add(along, alpha=length)
     log.warning("C = %.3g: not solved after %d steps; its best weights are used", C, MAX_STEPS)
@@ -161,21 +161,23 @@ def _logits(point: Point, features: Float[Tensor, "N A"], true: Int64[Tensor, "N
     return logits.sub_(logits.gather(1, true))
 
 
-def _errors(chances: Float[Tensor, "N K"], true: Int64[Tensor, "N 1"]) -> Float[Tensor, "N K"]:
+def _residuals(probs: Float[Tensor, "N K"], true: Int64[Tensor, "N 1"]) -> Float[Tensor, "N K"]:
     """p - 1 at the true class, p elsewhere."""
-    others = chances.scatter(1, true, 0.0)
+    others = probs.scatter(1, true, 0.0)
     return others.scatter_(1, true, -others.sum(1, keepdim=True))
 
 
-def _gradient(errors: Float[Tensor, "N K"], features: Float[Tensor, "N A"], at: Point, decay: float) -> Point:
+def _gradient(
+    residuals: Float[Tensor, "N K"], features: Float[Tensor, "N A"], at: Point, decay: float
+) -> Point:
     num_rows = len(features)
-    weight = (errors.T @ features).div_(num_rows).add_(at.weight, alpha=decay)
-    return Point(weight, errors.sum(0) / num_rows)
+    weight = (residuals.T @ features).div_(num_rows).add_(at.weight, alpha=decay)
+    return Point(weight, residuals.sum(0) / num_rows)
 
 
-def _preconditioner(errors: Float[Tensor, "N K"], variance: Float[Tensor, " A"], decay: float) -> Point:
+def _preconditioner(residuals: Float[Tensor, "N K"], variance: Float[Tensor, " A"], decay: float) -> Point:
     """One over the diagonal of the Hessian, as if a row's p(1-p) said nothing about its features."""
-    sure = errors.abs()
+    sure = residuals.abs()
     curvature = (sure * (1 - sure)).mean(0).clamp_min(1e-30)
     return Point(1 / (curvature[:, None] * variance + decay), 1 / curvature)
 
@@ -189,9 +191,9 @@ def _remember(
     return [*memory, (step, change, 1 / curvature)][-MEMORY:]
 
 
-def _direction(slope: Point, memory: list[tuple[Point, Point, float]], scale: Point) -> Point:
+def _direction(grad: Point, memory: list[tuple[Point, Point, float]], scale: Point) -> Point:
     """Minus the inverse Hessian of L-BFGS times the gradient (Nocedal and Wright, algorithm 7.4)."""
-    rest = slope
+    rest = grad
     parts = []
     for step, change, rho in reversed(memory):
         part = rho * step.dot(rest)
@@ -211,25 +213,25 @@ def _line_minimum(
     logits: Float[Tensor, "N K"],
     along: Float[Tensor, "N K"],
     descent: float,
-    penalty_slope: float,
+    penalty_derivative: float,
     penalty_curvature: float,
 ) -> tuple[float, Float[Tensor, "N K"]]:
-    """Length of the step to where the slope along the line is a tenth of `descent`, and the chances there.
+    """Length of the step to where the derivative along the line is a tenth of `descent`, and the probabilities there.
 
     Newton's method, kept inside the interval known to hold the minimum. The true class adds nothing: its
     logit is zero everywhere on the line.
     """
     length, low, high = min(1.0, REACH / max(float(along.abs().max()), 1e-30)), 0.0, math.inf
     for tries in range(12):
-        chances = logits.add(along, alpha=length).softmax(1)
-        weighted = chances * along
+        probs = logits.add(along, alpha=length).softmax(1)
+        weighted = probs * along
         mean = weighted.sum(1)
-        slope = float(mean.mean()) + penalty_slope + length * penalty_curvature
-        if abs(slope) <= 0.1 * abs(descent) or tries == 11:
+        derivative = float(mean.mean()) + penalty_derivative + length * penalty_curvature
+        if abs(derivative) <= 0.1 * abs(descent) or tries == 11:
             break
         curvature = float(((weighted * along).sum(1) - mean.square()).mean()) + penalty_curvature
-        low, high = (low, length) if slope > 0 else (length, high)
-        newton = length - slope / curvature if curvature > 0 else math.inf
+        low, high = (low, length) if derivative > 0 else (length, high)
+        newton = length - derivative / curvature if curvature > 0 else math.inf
         halfway = (low + high) / 2 if high < math.inf else 4 * length
         length = newton if low < newton < min(high, 8 * length) else halfway
-    return length, chances  # pyright: ignore[reportPossiblyUnboundVariable]
+    return length, probs  # pyright: ignore[reportPossiblyUnboundVariable]

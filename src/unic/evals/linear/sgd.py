@@ -59,9 +59,9 @@ def fit_heads(
         order = torch.from_numpy(rng.generator(seed, "evals.sgd", epoch).permutation(len(features)))
         now = (rate * rate_factor(epoch, epochs))[:, None]
         for rows in order.to(device).split(batch_size):
-            losses_H, slope = _losses_and_gradient(parameters, features[rows], labels[rows], num_classes)
+            losses_H, grad = _losses_and_gradient(parameters, features[rows], labels[rows], num_classes)
             alive = alive & losses_H.isfinite()
-            velocity = MOMENTUM * velocity + slope + decay * parameters
+            velocity = MOMENTUM * velocity + grad + decay * parameters
             # `where`, not a product: a head that stopped may hold infinities.
             parameters = torch.where(alive[:, None], parameters - now * velocity, parameters)
         if not alive.any():
@@ -94,10 +94,10 @@ def _losses_and_gradient(
     num_heads, batch = len(parameters), len(features)
     inputs = F.pad(features, (0, 1), value=1.0)
     logits = inputs @ parameters.view(num_heads * num_classes, -1).T
-    chances = logits.view(batch, num_heads, num_classes).log_softmax(2)
+    log_probs = logits.view(batch, num_heads, num_classes).log_softmax(2)
     true = labels[:, None, None].expand(batch, num_heads, 1)
-    losses_H = -chances.gather(2, true).squeeze(2).mean(0)
-    errors = chances.exp_()
-    errors.scatter_add_(2, true, errors.new_full((), -1.0).expand(true.shape))
-    slope = errors.view(batch, -1).T @ inputs / batch
-    return losses_H, slope.view(num_heads, -1)
+    losses_H = -log_probs.gather(2, true).squeeze(2).mean(0)
+    residuals = log_probs.exp_()
+    residuals.scatter_add_(2, true, residuals.new_full((), -1.0).expand(true.shape))
+    grad = residuals.view(batch, -1).T @ inputs / batch
+    return losses_H, grad.view(num_heads, -1)

@@ -18,12 +18,13 @@ from PIL import Image
 from unic.cli import main
 from unic.core.errors import ConfigError
 from unic.tools.report import page as page_module
-from unic.tools.report.html import script_json, tag
-from unic.tools.report.html import text_of as text_of_value
+from unic.tools.report.charts import COLOURS
 from unic.tools.report.inputs import read_report_inputs
-from unic.tools.report.loss_plots import COLOURS
-from unic.tools.report.page import MAX_BYTES, write_report
+from unic.tools.report.page import MAX_BYTES, templates, write_report
+from unic.tools.report.tables import PageCell
+from unic.tools.report.tables import text_of as text_of_value
 
+TEMPLATES = sorted(Path(page_module.__file__).parent.glob("*.html"))
 EVIL = "</script><script>alert(1)</script><!-- &amp; \u2028 "
 
 
@@ -208,7 +209,7 @@ def test_damaged_lines_are_left_out_and_named(tmp_path):
         lines.write(b'\xff\xfe{]\n"text"\n' + json.dumps({"model": "no value's name"}).encode() + b"\n")
         lines.write(json.dumps(record("run", 70.0)).encode())  # whole, only without an end
     inputs = read_report_inputs([run])
-    assert [r["value"] for r in inputs.results] == [50.0, 60.0, 70.0]
+    assert [result.value for result in inputs.results] == [50.0, 70.0], "the last of run's two counts"
     assert inputs.runs[0].metrics[-1]["step"] == 3
     assert [note.removeprefix(str(run)) for note in inputs.notes] == [
         "/metrics.jsonl: a damaged or unfinished line is left out: 4",
@@ -239,7 +240,7 @@ def test_two_students_of_one_name_are_two_encoders(tmp_path):
             record("dino", 50.0, model_hash="teacher"),
         ]  # fmt: skip
         runs.append(write_run(tmp_path / place / "student", results=results))
-    models = list(dict.fromkeys(r["model"] for r in read_report_inputs(runs).results))
+    models = list(dict.fromkeys(result.model for result in read_report_inputs(runs).results))
     assert models == ["a/student", "student untrained", "dino", "b/student"]
 
 
@@ -278,15 +279,35 @@ def test_no_name_can_break_out_of_the_data_or_the_markup(tmp_path):
 
 def test_json_in_a_script_is_the_same_value_without_any_sign_that_could_end_it():
     value = {"a</script>": ["<!--", "&", "\u2028", 1.5, None, True]}
-    text = script_json(value | {"bad": [math.nan, -math.inf, {"deep": math.inf}]})
+    text = templates().from_string("{{ value | tojson }}").render(value=value)
     assert not set("<>&\u2028") & set(text)
-    assert json.loads(text) == value | {"bad": [None, None, {"deep": None}]}
+    assert json.loads(text) == value
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        templates().from_string("{{ value | tojson }}").render(value=math.nan)
 
 
-def test_attributes_and_text_are_escaped_and_markup_is_not_escaped_twice():
-    assert tag("p", "a<b", tag("b", "&"), title='"<', class_="x", hidden=True, lang=None) == (
-        '<p title="&quot;&lt;" class="x" hidden>a&lt;b<b>&amp;</b></p>'
-    )
+def test_every_value_of_a_template_is_escaped_in_text_and_in_attributes():
+    text = templates().from_string('<p title="{{ a }}">{{ b }}</p>').render(a='"<', b="a<b>&")
+    assert text == '<p title="&#34;&lt;">a&lt;b&gt;&amp;</p>'
+    assert not re.search(r"\|\s*safe|autoescape|Markup", "".join(path.read_text() for path in TEMPLATES))
+
+
+def test_a_cell_is_sorted_by_its_number_and_shows_its_text():
+    row = {"name": None, "cells": [PageCell(text="1,024", number=1024)], "is_last_baseline": False}
+    table = {"headings": [{"name": "n", "lines": [], "is_numeric": True, "first": "x"}], "rows": [row]}
+    source = '{% import "sections.html" as parts with context %}{{ parts.sortable(table) }}'
+    text = templates().from_string(source).render(table=table)
+    assert '<td class="number" data-value="1024">1,024</td>' in text
+
+
+def test_an_evaluation_that_was_repeated_stands_on_the_page_once(tmp_path):
+    first, again = (record("run", value, model_hash="w", data_hash="d") for value in (60.0, 61.0))
+    run = write_run(tmp_path / "run", results=[first, first, again])
+    copy = write_lines(tmp_path / "copy.jsonl", [again])
+    page = write_report([run, copy], tmp_path / "out")
+    text = " ".join(text_of(page).split())
+    assert "61.0" in text and "60.0" not in text and "(1 evaluations)" in text
+    assert len((tmp_path / "out" / "results.csv").read_text().splitlines()) == 2
 
 
 def test_the_page_names_no_other_address(tmp_path):

@@ -5,9 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Record = Mapping[str, Any]
+# A record of metrics.jsonl: "step", and numbers by their names.
+Metrics = Mapping[str, Any]
 Series = tuple[list[int], list[float]]
 
+# Titles of panels that figures are made of, too.
+LOSS = "Loss"
+IMAGES_PER_TEACHER = "Images that keep each teacher"
 # An unstandardised start can be a hundred times the loss of the end; on a linear axis it would hide the rest.
 LOGARITHMIC_FROM = 30.0
 
@@ -24,29 +28,30 @@ class Curve:
 
 @dataclass(frozen=True)
 class CurvePanel:
-    """Curves that share an axis. share: values in [0, 1] that are shown in per cent."""
+    """Curves that share an axis. share: values in [0, 1] that are shown in per cent. zero: the axis begins at zero."""
 
     title: str
     unit: str
     curves: tuple[Curve, ...]
     share: bool = False
+    zero: bool = False
     logarithmic: Literal["never", "offered", "where wide"] = "never"
 
 
-def series(metrics: Sequence[Record]) -> dict[str, Series]:
+def series(metrics: Sequence[Metrics]) -> dict[str, Series]:
     """Steps and values of every key that has a finite value; NaN in between, which breaks the line."""
-    found: dict[str, Series] = {}
+    curves: dict[str, Series] = {}
     for record in metrics:
         step = record.get("step")
         for name, value in record.items():
             if isinstance(step, int | float) and name != "step" and isinstance(value, int | float):
-                steps, values = found.setdefault(name, ([], []))
+                steps, values = curves.setdefault(name, ([], []))
                 steps.append(int(step))
                 values.append(float(value) if math.isfinite(value) else math.nan)
-    return {name: s for name, s in found.items() if not all(map(math.isnan, s[1]))}
+    return {name: s for name, s in curves.items() if not all(map(math.isnan, s[1]))}
 
 
-def in_order(metrics: Sequence[Record]) -> list[dict[str, Any]]:
+def in_order(metrics: Sequence[Metrics]) -> list[dict[str, Any]]:
     """By step, with null as NaN, for a line that goes from left to right; of a step written twice the later counts."""
     by_step: dict[int, dict[str, Any]] = {}
     for record in metrics:
@@ -60,22 +65,22 @@ def in_order(metrics: Sequence[Record]) -> list[dict[str, Any]]:
 def thinned(curve: Series, points: int) -> Series:
     """At most about `points` of a curve, with its first and last point and the least and greatest of every stretch.
 
-    A stretch of nothing but NaN keeps one, so that the gap is still seen.
+    A stretch of nothing but NaN keeps one, so that the gap is still drawn.
     """
     steps, values = curve
     if len(steps) <= points:
         return curve
     stretches = max(1, (points - 2) // 2)
-    kept = {0, len(steps) - 1}
+    chosen = {0, len(steps) - 1}
     for number in range(stretches):
         here = range(number * len(steps) // stretches, (number + 1) * len(steps) // stretches)
         finite = [index for index in here if math.isfinite(values[index])]
-        kept |= (
+        chosen |= (
             {min(finite, key=values.__getitem__), max(finite, key=values.__getitem__)}
             if finite
             else {here[0]}
         )
-    return [steps[index] for index in sorted(kept)], [values[index] for index in sorted(kept)]
+    return [steps[index] for index in sorted(chosen)], [values[index] for index in sorted(chosen)]
 
 
 def teacher_and_token(name: str) -> tuple[str, str] | None:
@@ -89,16 +94,16 @@ def panels(keys: Sequence[str]) -> list[CurvePanel]:
 
     keys: names in metrics.jsonl.
     """
-    found, used = [], {"step", "epoch"}
+    result, used = [], {"step", "epoch"}
     for title, unit, curve_of, options in _PANELS:
         curves = tuple(curve for key in keys if key not in used and (curve := curve_of(key)))
         # Totals first: they lie on top, and head the legend.
         curves = tuple(sorted(curves, key=lambda curve: curve.teacher is not None))
         if curves:
-            found.append(CurvePanel(title, unit, curves, **options))
+            result.append(CurvePanel(title, unit, curves, **options))
             used |= {curve.key for curve in curves}
     rest = [key for key in keys if key not in used]
-    return found + [CurvePanel(key, "", (Curve(key, key),), logarithmic="where wide") for key in rest]
+    return result + [CurvePanel(key, "", (Curve(key, key),), logarithmic="where wide") for key in rest]
 
 
 def is_better_logarithmic(curves: Sequence[Series]) -> bool:
@@ -123,7 +128,7 @@ def _alone(name: str, label: str) -> Callable[[str], Curve | None]:
     return lambda key: Curve(label, key) if key == name else None
 
 
-def _kept(key: str) -> Curve | None:
+def _share_of_images(key: str) -> Curve | None:
     teacher = key.removeprefix("kept/")
     return Curve(teacher, key, teacher) if teacher != key else None
 
@@ -154,15 +159,15 @@ def _knn(key: str) -> Curve | None:
 
 
 _PANELS: list[tuple[str, str, Callable[[str], Curve | None], dict[str, Any]]] = [
-    ("Loss", "no unit", _loss, {"logarithmic": "where wide"}),
+    (LOSS, "no unit", _loss, {"logarithmic": "where wide"}),
     ("Validation loss by teacher", "no unit", _validation_loss, {"logarithmic": "where wide"}),
     ("Explained variance of the teachers", "%, held-out images", _fidelity("explained"), {"share": True}),
     ("Cosine to the teachers", "held-out images", _fidelity("cosine"), {}),
     ("k-NN accuracy while training", "%, held-out images", _knn, {}),
     ("Effective rank of the student", "dimensions", _rank, {}),
-    ("Images that keep each teacher", "%", _kept, {"share": True}),
+    (IMAGES_PER_TEACHER, "%", _share_of_images, {"share": True, "zero": True}),
     ("Gradient norm", "before clipping", _alone("grad_norm", "gradient norm"), {"logarithmic": "where wide"}),
     ("Learning rate", "", _alone("lr", "learning rate"), {"logarithmic": "offered"}),
     ("Rate of the statistics", "weight of the newest batch", _alone("rate", "rate"), {"logarithmic": "offered"}),
-    ("Throughput", "images per second", _alone("images_per_second", "images per second"), {}),
+    ("Throughput", "images per second", _alone("images_per_second", "images per second"), {"zero": True}),
 ]  # fmt: skip

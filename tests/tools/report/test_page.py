@@ -21,7 +21,7 @@ from unic.tools.report import page as page_module
 from unic.tools.report.charts import COLOURS
 from unic.tools.report.inputs import read_report_inputs
 from unic.tools.report.page import MAX_BYTES, templates, write_report
-from unic.tools.report.tables import PageCell
+from unic.tools.report.tables import Table
 from unic.tools.report.tables import text_of as text_of_value
 
 TEMPLATES = sorted(Path(page_module.__file__).parent.glob("*.html"))
@@ -292,12 +292,13 @@ def test_every_value_of_a_template_is_escaped_in_text_and_in_attributes():
     assert not re.search(r"\|\s*safe|autoescape|Markup", "".join(path.read_text() for path in TEMPLATES))
 
 
-def test_a_cell_is_sorted_by_its_number_and_shows_its_text():
-    row = {"name": None, "cells": [PageCell(text="1,024", number=1024)], "is_last_baseline": False}
-    table = {"headings": [{"name": "n", "lines": [], "is_numeric": True, "first": "x"}], "rows": [row]}
-    source = '{% import "sections.html" as parts with context %}{{ parts.sortable(table) }}'
+def test_a_column_of_numbers_is_sorted_by_them_and_shows_words_for_people():
+    table = Table(columns=[("n", [1024, None, 0.5]), ("word", ["1", True, "<"])], thousands=True)
+    source = '{% import "sections.html" as parts with context %}{{ parts.value_table(table) }}'
     text = templates().from_string(source).render(table=table)
     assert '<td class="number" data-value="1024">1,024</td>' in text
+    assert '<td class="number">–</td>' in text and 'data-value="0.5">0.5</td>' in text  # noqa: RUF001
+    assert [word in text for word in (">1</span>", ">yes</span>", ">&lt;</span>")] == [True] * 3
 
 
 def test_an_evaluation_that_was_repeated_stands_on_the_page_once(tmp_path):

@@ -82,10 +82,7 @@ class Comparison:
     def relative(self) -> "Comparison":
         """Without the columns in which no ratio makes sense, because values are missing, zero or negative."""
         return self._select(
-            [
-                any(cells[number].percent is not None for cells in self.rows.values())
-                for number in range(len(self.columns))
-            ]
+            [any(cell.percent is not None for cell in cells) for cells in self._cells_of_columns()]
         )
 
     def percents(self, model: str) -> list[float | None]:
@@ -117,7 +114,7 @@ class Comparison:
     def caption(self) -> str:
         """What the brackets and arrows of the table mean; empty where there are none."""
         parts = []
-        if any(cell.difference is not None for cells in self.rows.values() for cell in cells):
+        if any(self.has_differences()):
             goal = (
                 self.baselines[0] if len(self.baselines) == 1 else f"the best of {', '.join(self.baselines)}"
             )
@@ -125,6 +122,13 @@ class Comparison:
         if not all(column.higher_is_better for column in self.columns):
             parts.append("↓ lower is better.")
         return " ".join(parts)
+
+    def has_differences(self) -> list[bool]:
+        """Of each column, whether any model has a difference to a baseline there."""
+        return [any(cell.difference is not None for cell in cells) for cells in self._cells_of_columns()]
+
+    def _cells_of_columns(self) -> list[list[Cell]]:
+        return [[cells[number] for cells in self.rows.values()] for number in range(len(self.columns))]
 
     def _select(self, chosen: Sequence[bool]) -> "Comparison":
         numbers = [number for number, is_chosen in enumerate(chosen) if is_chosen]

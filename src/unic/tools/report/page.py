@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,18 +28,18 @@ from unic.tools.report.charts import (
 from unic.tools.report.comparison import Comparison, compare
 from unic.tools.report.figures import loss_charts, plot_charts, plot_relative
 from unic.tools.report.inline_images import embed
-from unic.tools.report.inputs import ReportInputs, ReportPicture, Run, read_report_inputs
+from unic.tools.report.inputs import ReportInputs, ReportPicture, read_report_inputs
 from unic.tools.report.results_table import to_csv, to_markdown
 from unic.tools.report.sections import (
-    RunSection,
+    alarm,
     comparison_of_recipes,
     diagnosis,
     lead,
     origin,
-    run_section,
+    run_state,
     table_of_runs,
 )
-from unic.tools.report.tables import result_table
+from unic.tools.report.tables import are_numbers, is_finite, text_of
 from unic.version import __version__
 
 MAX_BYTES = 5_000_000
@@ -97,6 +98,7 @@ class PageContent:
         self.relative = relative_chart(self.main, self.colour_of)
         self.points = points_of_each([run.metrics for run in self.runs])
         self.charts: dict[str, Chart] = {}
+        self.charts_of: dict[str, dict[str, Chart]] = {}
         self.sections = list(self._sections())
 
     def render(self) -> str:
@@ -133,59 +135,43 @@ class PageContent:
                 open_runs=OPEN_RUNS,
                 addresses=addresses,
                 charts=self.charts,
+                charts_of=self.charts_of,
             )
         )
 
     def _sections(self) -> Iterator[Section]:
         inputs, runs = self.inputs, self.runs
         if inputs.results:
-            yield Section("results", "Results", "results", self._results())
+            has_room = len(self.comparison.columns) * len(self.comparison.rows) <= MAX_CELLS
+            has_gaps = any(not math.isfinite(result.value) for result in inputs.results)
+            content = {"main": self.main, "all": self.comparison, "has_room": has_room, "has_gaps": has_gaps}
+            yield Section("results", "Results", "results", content)
         if self.relative is not None:
             goal = "teacher" if self.comparison.baselines else "encoder"
             heading = f"Relative to the best {goal}"
             yield Section("relative", heading, "relative", self._place([self.relative]))
         if len(runs) > 1:
-            yield Section("runs", f"{len(runs)} runs", "compared_runs", self._compared_runs())
-            yield Section("each-run", "Each run", "each_run", [self._run(run) for run in runs])
+            metrics = {run.name: run.metrics for run in runs}
+            charts = comparison_charts(metrics, self.colour_of, max(self.points, FEWEST_POINTS))
+            content = {
+                "table": table_of_runs(runs),
+                "recipes": comparison_of_recipes(runs),
+                "charts": self._place(charts),
+            }
+            yield Section("runs", f"{len(runs)} runs", "compared_runs", content)
+            yield Section("each-run", "Each run", "each_run", runs)
         if len(runs) == 1:
-            yield Section("run", f"Run {runs[0].name}", "single_run", self._run(runs[0]))
+            yield Section("run", f"Run {runs[0].name}", "single_run", runs[0])
+        if self.points >= FEWEST_POINTS:
+            for run in runs:
+                self.charts_of[run.name] = self._place(run_charts(run.metrics, self.colour_of, self.points))
         for file, doctor in inputs.doctors:
-            content = {"file": file, "diagnosis": diagnosis(doctor)}
+            content = {"file": file, "doctor": doctor}
             yield Section("diagnosis", "Diagnosis of the teachers", "doctor_file", content)
         if inputs.pictures:
             yield Section("pictures", "Pictures", "pictures", inputs.pictures)
         if content := origin(runs, inputs.results):
             yield Section("origin", "Environment and provenance", "origin", content)
-
-    def _results(self) -> dict[str, Any]:
-        num_columns = len(self.comparison.columns)
-        has_room = num_columns * len(self.comparison.rows) <= MAX_CELLS
-        has_more = num_columns > len(self.main.columns)
-        remarks = []
-        if any(not math.isfinite(result.value) for result in self.inputs.results):
-            remarks.append("A dash also stands for a value that is not a finite number.")
-        if not has_room:
-            remarks.append("All other metrics of the evaluations are in results.csv.")
-        return {
-            "main": result_table(self.main),
-            "remarks": remarks,
-            "all": result_table(self.comparison) if has_room and has_more else None,
-        }
-
-    def _compared_runs(self) -> dict[str, Any]:
-        metrics = {run.name: run.metrics for run in self.runs}
-        charts = comparison_charts(metrics, self.colour_of, max(self.points, FEWEST_POINTS))
-        return {
-            "table": table_of_runs(self.runs),
-            "recipes": comparison_of_recipes(self.runs),
-            "charts": self._place(charts),
-        }
-
-    def _run(self, run: Run) -> RunSection:
-        charts = None
-        if self.points >= FEWEST_POINTS:
-            charts = self._place(run_charts(run.metrics, self.colour_of, self.points))
-        return run_section(run, charts)
 
     def _place(self, charts: Sequence[Chart]) -> dict[str, Chart]:
         """The charts by the names under which page.js reads them."""
@@ -219,6 +205,11 @@ def templates() -> Environment:
         "separators": (",", ":"),
         "default": vars,  # charts are dataclasses
     }
+    templates.filters |= {
+        "text": text_of, "state": run_state, "alarm": alarm, "diagnosis": diagnosis,
+        "json": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
+    }  # fmt: skip
+    templates.tests |= {"numbers": are_numbers, "finite": is_finite}
     return templates
 
 

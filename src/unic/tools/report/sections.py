@@ -1,27 +1,15 @@
-"""What the sections of the page hold, as values that page.html draws. Every text in them is text, never markup."""
+"""What the sections of the page say, as values that sections.html draws. Every text is text, never markup."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from unic.core.results import StoredResult
-from unic.tools.report.charts import Chart
 from unic.tools.report.comparison import Comparison
 from unic.tools.report.config_diff import flat, split_by_difference
-from unic.tools.report.inputs import ReportPicture, Run
-from unic.tools.report.tables import (
-    Heading,
-    PageCell,
-    PageTable,
-    Row,
-    count_cell,
-    differences_table,
-    is_number,
-    table_of,
-    text_of,
-)
+from unic.tools.report.inputs import Run
+from unic.tools.report.tables import Table, is_finite, table_of, text_of
 
 MAX_ROWS = 400
 """Of the table of where numbers are from."""
@@ -36,64 +24,34 @@ _DOCTOR = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sentence:
-    """ "student reaches 101.2 % of dino in the mean over 3 evaluations; it is ahead in 2." """
-
-    name: str
-    percent: str
-    rest: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Warning:
-    """where: what it is about."""
-
-    where: str
-    message: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """A doctor.json. tables: with their titles."""
+    """A doctor.json. warnings: pairs of their kind and message. tables: pairs of their title and the table."""
 
     facts: str
-    warnings: Sequence[Warning]
-    tables: Sequence[tuple[str, PageTable]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSection:
-    """One run. charts: None where they are left out; recipe: config.json as text."""
-
-    name: str
-    state: str
-    alarms: Sequence[Warning]
-    has_metrics: bool
-    charts: Mapping[str, Chart] | None
-    pictures: Sequence[ReportPicture]
-    diagnosis: Diagnosis | None
-    recipe: str | None
+    warnings: Sequence[tuple[str, str]]
+    tables: Sequence[tuple[str, Table]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """facts: of the environment, the same in all runs. differences, provenance: tables, where there are any."""
+    """facts: of the environment, the same in all runs. differences, provenance: where there are any."""
 
     num_runs: int
     facts: Mapping[str, str]
-    differences: PageTable | None
-    provenance: PageTable | None
+    differences: Table | None
+    provenance: Table | None
     num_results: int
 
 
-def lead(comparison: Comparison) -> list[Sentence]:
-    """What the numbers come to, in a sentence for each of the best students."""
+def lead(comparison: Comparison) -> list[tuple[str, str, str]]:
+    """What the numbers come to, for each of the best students: its name, "101.2 %", of what that is.
+
+    Nothing without a baseline.
+    """
     relative = comparison.relative()
-    if not relative.baselines:
-        return []
     goal = "the best teacher" if len(relative.baselines) != 1 else relative.baselines[0]
     sentences = []
-    for model in relative.ranked_students()[:3]:
+    for model in relative.ranked_students()[:3] if relative.baselines else []:
         mean, percents = relative.mean_percent(model), relative.percents(model)
         if mean is None:
             continue
@@ -102,7 +60,7 @@ def lead(comparison: Comparison) -> list[Sentence]:
         if len(percents) > 1:
             ahead = sum(percent is not None and percent > 100 for percent in percents)
             where = f"in the mean over {len(percents)} evaluations; it is ahead in {ahead or 'none'}."
-        sentences.append(Sentence(name=model, percent=f"{mean:.1f} %", rest=f"of {goal} {where}"))
+        sentences.append((model, f"{mean:.1f} %", f"of {goal} {where}"))
     return sentences
 
 
@@ -120,20 +78,23 @@ def run_state(run: Run) -> str:
     return f"{state}; step {last['step']:,}{epoch}" + (f"; {losses}" if losses else "")
 
 
-def table_of_runs(runs: Sequence[Run]) -> PageTable:
-    columns = [
-        ("step", "step", "descending"), ("loss", "loss", "ascending"), ("val/loss", "validation loss", "ascending"),
-        ("fidelity/knn", "k-NN (%)", "descending"), ("images_per_second", "images/s", "descending"),
-    ]  # fmt: skip
-    columns = [column for column in columns if any(_last(run, column[0]) is not None for run in runs)]
-    headings = [Heading(name=name, is_numeric=True, first=first) for _, name, first in columns]
-    alarms = Heading(name="alarms", is_numeric=True, first="descending")
-    rows = []
-    for run in runs:
-        state = PageCell(text="finished" if run.is_finished else "not finished")
-        numbers = [count_cell(_last(run, key)) for key, _, _ in columns]
-        rows.append(Row(name=run.name, cells=[state, *numbers, count_cell(len(run.alarms))]))
-    return PageTable(headings=[Heading(name="run"), Heading(name="state"), *headings, alarms], rows=rows)
+def table_of_runs(runs: Sequence[Run]) -> Table:
+    headings = {
+        "step": "step", "loss": "loss", "val/loss": "validation loss", "fidelity/knn": "k-NN (%)",
+        "images_per_second": "images/s",
+    }  # fmt: skip
+    measured = [(heading, [_last(run, key) for run in runs]) for key, heading in headings.items()]
+    return Table(
+        corner="run",
+        rows=[run.name for run in runs],
+        columns=[
+            ("state", ["finished" if run.is_finished else "not finished" for run in runs]),
+            *(column for column in measured if any(value is not None for value in column[1])),
+            ("alarms", [len(run.alarms) for run in runs]),
+        ],
+        descending=("step", "k-NN (%)", "images/s", "alarms"),
+        thousands=True,
+    )
 
 
 def _last(run: Run, key: str) -> float | int | None:
@@ -142,35 +103,22 @@ def _last(run: Run, key: str) -> float | int | None:
     return next((v for v in values if isinstance(v, int | float) and math.isfinite(v)), None)
 
 
-def comparison_of_recipes(runs: Sequence[Run]) -> PageTable | None:
+def comparison_of_recipes(runs: Sequence[Run]) -> Table | None:
     """A row for each run, a column for each field in which not all are the same; None where all are the same."""
-    with_recipe = [run for run in runs if run.config is not None]
-    shared, differing = split_by_difference([run.config or {} for run in with_recipe])
+    recipes = {run.name: run.config for run in runs if run.config is not None}
+    shared, differing = split_by_difference(list(recipes.values()))
     if not differing:
         return None
-    table = differences_table([run.name for run in with_recipe], differing)
     note = f"{len(differing)} of {len(differing) + len(shared)} fields differ."
-    return PageTable(headings=table.headings, rows=table.rows, note=note)
+    return Table(corner="run", rows=list(recipes), columns=list(differing.items()), note=note)
 
 
-def run_section(run: Run, charts: Mapping[str, Chart] | None) -> RunSection:
-    return RunSection(
-        name=run.name,
-        state=run_state(run),
-        alarms=[_alarm(alarm) for alarm in run.alarms],
-        has_metrics=bool(run.metrics),
-        charts=charts,
-        pictures=run.pictures,
-        diagnosis=diagnosis(run.doctor) if run.doctor else None,
-        recipe=None if run.config is None else json.dumps(run.config, indent=2, ensure_ascii=False),
-    )
-
-
-def _alarm(alarm: Mapping[str, Any]) -> Warning:
-    step, kind = alarm.get("step"), alarm.get("alarm") or "alarm"
+def alarm(record: Mapping[str, Any]) -> tuple[str, str]:
+    """What and where it is, and its message; of a line of alarms.jsonl."""
+    step, kind = record.get("step"), record.get("alarm") or "alarm"
     where = f"step {step:,}" if isinstance(step, int) else ""
-    message = alarm.get("message") or ", ".join(f"{name} {text_of(value)}" for name, value in alarm.items())
-    return Warning(where=f"{kind} {where}".strip(), message=str(message))
+    fields = ", ".join(f"{name} {text_of(value)}" for name, value in record.items())
+    return f"{kind} {where}".strip(), str(record.get("message") or fields)
 
 
 def diagnosis(doctor: Mapping[str, Any]) -> Diagnosis:
@@ -182,7 +130,7 @@ def diagnosis(doctor: Mapping[str, Any]) -> Diagnosis:
     return Diagnosis(
         facts=", ".join(f"{name} {text_of(doctor[name])}" for name in ("data", "images") if name in doctor),
         warnings=[
-            Warning(where=text_of(warning.get("kind")), message=text_of(warning.get("message")))
+            (text_of(warning.get("kind")), text_of(warning.get("message")))
             for warning in _objects(doctor.get("warnings"))
         ],
         tables=tables,
@@ -196,7 +144,7 @@ def _objects(value: Any) -> list[dict[str, Any]]:
 def _in_per_cent(record: Mapping[str, Any]) -> dict[str, Any]:
     """Shares in per cent."""
     return {
-        name: 100 * value if name.endswith("_share") and is_number(value) else value
+        name: 100 * value if name.endswith("_share") and is_finite(value) else value
         for name, value in record.items()
     }
 
@@ -206,13 +154,14 @@ def origin(runs: Sequence[Run], results: Sequence[StoredResult]) -> Origin | Non
     with_environment = [run for run in runs if run.environment]
     shared, differing = split_by_difference([_readable(run.environment or {}) for run in with_environment])
     names = [run.name for run in with_environment]
+    differences = Table(corner="run", rows=names, columns=list(differing.items())) if differing else None
     provenance, num_results = _provenance(results)
     if not (shared or differing or provenance):
         return None
     return Origin(
         num_runs=len(with_environment),
         facts={name: text_of(value) for name, value in _join_versions(shared).items()},
-        differences=differences_table(names, differing) if differing else None,
+        differences=differences,
         provenance=provenance,
         num_results=num_results,
     )
@@ -235,7 +184,7 @@ def _join_versions(facts: Mapping[str, Any]) -> dict[str, Any]:
     return rest | ({"packages": line} if line else {})
 
 
-def _provenance(results: Sequence[StoredResult]) -> tuple[PageTable | None, int]:
+def _provenance(results: Sequence[StoredResult]) -> tuple[Table | None, int]:
     """Which weights and data each number is from, once for each evaluation; and how many there are."""
     fields = ("model", "dataset", "evaluation", "protocol", "model_hash", "data_hash")
     by_evaluation = {tuple(getattr(result, name) for name in fields): result for result in results}
@@ -247,10 +196,10 @@ def _provenance(results: Sequence[StoredResult]) -> tuple[PageTable | None, int]
     ]
     empty = {name for name in records[0] if all(record[name] is None for record in records)}
     shown = [{name: v for name, v in record.items() if name not in empty} for record in records[:MAX_ROWS]]
-    table = table_of(shown, {"model": "encoder", "model_hash": "weights", "data_hash": "data"})
     left_out = len(records) - len(shown)
     note = f"{left_out} more are in results.csv." if left_out else ""
-    return PageTable(headings=table.headings, rows=table.rows, note=note), len(records)
+    names = {"model": "encoder", "model_hash": "weights", "data_hash": "data"}
+    return table_of(shown, names, note), len(records)
 
 
 def _recorded(result: StoredResult, name: str) -> str | int | float | None:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from unic.core.errors import DataError
 from unic.tools.report.charts import TEXT_COLOUR
-from unic.tools.report.curves import series, teacher_and_token
+from unic.tools.report.curves import panels, series
 from unic.tools.report.figures import MAX_NAMES, loss_charts, plot_charts, plot_losses
 
 TEACHERS = ("dino", "hf-hub:org/ibot")
@@ -88,9 +88,9 @@ def test_series_keep_steps_and_turn_infinities_into_gaps():
 
 
 def test_teachers_may_have_slashes_in_their_names():
-    assert teacher_and_token("loss/hf-hub:org/ibot/cls") == ("hf-hub:org/ibot", "cls")
-    assert teacher_and_token("loss/dino") is None
-    assert teacher_and_token("loss") is None
+    (panel,) = panels(["loss", "loss/hf-hub:org/ibot/cls"])
+    assert [(c.teacher, c.token) for c in panel.curves] == [(None, None), ("hf-hub:org/ibot", "cls")]
+    assert [panel.title for panel in panels(["loss/dino", "loss"])] == ["Loss", "loss/dino"]
 
 
 def test_the_figure_of_one_run_has_the_lines_and_colours_of_the_page():
@@ -105,10 +105,5 @@ def test_the_losses_of_several_runs_are_one_chart_and_a_long_legend_is_cut(tmp_p
     (chart,) = loss_charts(dict.fromkeys(names, metrics(5)), {name: n for n, name in enumerate(names)})
     assert [line.name for line in chart.series] == names
     plot_charts([chart], tmp_path / "a.svg")
-    assert "run 19" in svg_text(tmp_path / "a.svg") and "and 5 more" in svg_text(tmp_path / "a.svg")
-    assert "run 20" not in svg_text(tmp_path / "a.svg")
-
-
-def svg_text(path: Path) -> str:
-    """matplotlib writes the words as shapes, and each word in a comment beside them."""
-    return path.read_text()
+    text = (tmp_path / "a.svg").read_text()  # words are drawn as shapes, and stand in comments beside them
+    assert "run 19" in text and "and 5 more" in text and "run 20" not in text

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -290,6 +291,14 @@ def test_every_value_of_a_template_is_escaped_in_text_and_in_attributes():
     text = templates().from_string('<p title="{{ a }}">{{ b }}</p>').render(a='"<', b="a<b>&")
     assert text == '<p title="&#34;&lt;">a&lt;b&gt;&amp;</p>'
     assert not re.search(r"\|\s*safe|autoescape|Markup", "".join(path.read_text() for path in TEMPLATES))
+
+
+def test_every_file_of_the_page_is_installed_with_the_package():
+    folder = Path(page_module.__file__).parent
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    installed = set(project["tool"]["setuptools"]["package-data"]["unic.tools.report"])
+    assert installed == {path.name for path in folder.iterdir() if path.suffix in (".html", ".css", ".js")}
+    assert any(name.startswith("jinja2") for name in project["project"]["dependencies"])
 
 
 def test_a_column_of_numbers_is_sorted_by_them_and_shows_words_for_people():

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from unic.tools.report.comparison import UNTRAINED, Comparison
+from unic.tools.report.comparison import UNTRAINED, Column, Comparison
 from unic.tools.report.curves import (
     CurvePanel,
     Metrics,
@@ -105,13 +105,12 @@ def relative_chart(comparison: Comparison, colour_of: Mapping[str, int]) -> Char
     ranked = relative.ranked_students()
     visible = {*relative.baselines[:SHOWN], *ranked[:SHOWN]}
     others = [model for model in relative.rows if model not in ranked]
-    axes = [ChartAxis(label=_axis_label(relative, number)) for number in range(len(relative.columns))]
-    if len(students := [model for model in ranked if model in visible]) == 1:
-        gains = [
-            None if percent is None else f"{percent - 100:+.1f} %".replace("-", "\u2212")
-            for percent in relative.percents(students[0])
-        ]
-        axes = [ChartAxis(label=axis.label, gain=gain) for axis, gain in zip(axes, gains, strict=True)]
+    students = [model for model in ranked if model in visible]
+    gains = relative.percents(students[0]) if len(students) == 1 else [None] * len(relative.columns)
+    axes = [
+        ChartAxis(label=_axis_label(relative, column), gain=_gain(percent))
+        for column, percent in zip(relative.columns, gains, strict=True)
+    ]
     return Chart(
         kind="radar" if 3 <= len(axes) <= MAX_AXES else "dots",
         title=f"Per cent of the best {'teacher' if relative.baselines else 'encoder'} of each evaluation",
@@ -144,9 +143,12 @@ def _relative_series(
     )
 
 
-def _axis_label(relative: Comparison, number: int) -> list[str]:
+def _gain(percent: float | None) -> str | None:
+    return None if percent is None else f"{percent - 100:+.1f} %".replace("-", "\u2212")
+
+
+def _axis_label(relative: Comparison, column: Column) -> list[str]:
     """The data set, the metric with an arrow where less is better, what else tells it apart."""
-    column = relative.columns[number]
     dataset, metric, unit, *rest = relative.header(column)
     return [dataset, metric + unit.removeprefix(column.unit), *rest]
 

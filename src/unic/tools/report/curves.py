@@ -1,8 +1,9 @@
 """The records of metrics.jsonl as curves: which there are, in which panels they belong, and fewer points of long."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 # A record of metrics.jsonl: "step", and numbers by their names.
@@ -32,7 +33,7 @@ class CurvePanel:
 
     title: str
     unit: str
-    curves: tuple[Curve, ...]
+    curves: tuple[Curve, ...] = ()
     share: bool = False
     zero: bool = False
     logarithmic: Literal["never", "offered", "where wide"] = "never"
@@ -83,24 +84,18 @@ def thinned(curve: Series, points: int) -> Series:
     return [steps[index] for index in sorted(chosen)], [values[index] for index in sorted(chosen)]
 
 
-def teacher_and_token(name: str) -> tuple[str, str] | None:
-    """("dino", "cls") for "loss/dino/cls"; a teacher's name may hold slashes too."""
-    teacher, _, token = name.removeprefix("loss/").rpartition("/")
-    return (teacher, token) if name.startswith("loss/") and teacher else None
-
-
 def panels(keys: Sequence[str]) -> list[CurvePanel]:
     """What a run has written, in panels; a number that no panel is for gets one of its own.
 
     keys: names in metrics.jsonl.
     """
     result, used = [], {"step", "epoch"}
-    for title, unit, curve_of, options in _PANELS:
-        curves = tuple(curve for key in keys if key not in used and (curve := curve_of(key)))
+    for panel, pattern in _PANELS:
+        matches = [match for key in keys if key not in used and (match := pattern.fullmatch(key))]
         # Totals first: they lie on top, and head the legend.
-        curves = tuple(sorted(curves, key=lambda curve: curve.teacher is not None))
+        curves = sorted(map(_curve, matches), key=lambda curve: curve.teacher is not None)
         if curves:
-            result.append(CurvePanel(title, unit, curves, **options))
+            result.append(replace(panel, curves=tuple(curves)))
             used |= {curve.key for curve in curves}
     rest = [key for key in keys if key not in used]
     return result + [CurvePanel(key, "", (Curve(key, key),), logarithmic="where wide") for key in rest]
@@ -111,63 +106,42 @@ def is_better_logarithmic(curves: Sequence[Series]) -> bool:
     return bool(finite) and min(finite) > 0 and max(finite) / min(finite) > LOGARITHMIC_FROM
 
 
-def _loss(key: str) -> Curve | None:
-    if key in ("loss", "val/loss"):
-        return Curve("training" if key == "loss" else "validation", key)
-    if part := teacher_and_token(key):
-        return Curve(" ".join(part), key, *part)
-    return None
+_LABELS = {
+    "loss": "training", "val/loss": "validation", "fidelity/knn": "student", "grad_norm": "gradient norm",
+    "lr": "learning rate", "images_per_second": "images per second",
+}  # fmt: skip
 
 
-def _validation_loss(key: str) -> Curve | None:
-    part = teacher_and_token(key.removeprefix("val/")) if key.startswith("val/") else None
-    return Curve(" ".join(part), key, *part) if part else None
+def _curve(match: re.Match[str]) -> Curve:
+    groups = match.groupdict()
+    teacher, token = groups.get("teacher"), groups.get("token")
+    label = _LABELS.get(match[0]) or " ".join(filter(None, (teacher, token))) or match[0]
+    return Curve(label, match[0], teacher, token)
 
 
-def _alone(name: str, label: str) -> Callable[[str], Curve | None]:
-    return lambda key: Curve(label, key) if key == name else None
+def _keys(pattern: str) -> re.Pattern[str]:
+    """<teacher>, whose name may hold slashes too, and <token> stand for themselves."""
+    return re.compile(
+        pattern.replace("<teacher>", "(?P<teacher>.+)").replace("<token>", "(?P<token>[^/]+)"), re.DOTALL
+    )
 
 
-def _share_of_images(key: str) -> Curve | None:
-    teacher = key.removeprefix("kept/")
-    return Curve(teacher, key, teacher) if teacher != key else None
-
-
-def _fidelity(ending: str) -> Callable[[str], Curve | None]:
-    """Curves "fidelity/<teacher>/<token>/<ending>"."""
-
-    def curve(key: str) -> Curve | None:
-        middle = key.removeprefix("fidelity/").removesuffix(f"/{ending}")
-        teacher, _, token = middle.rpartition("/")
-        if not teacher or key != f"fidelity/{middle}/{ending}":
-            return None
-        return Curve(f"{teacher} {token}", key, teacher, token)
-
-    return curve
-
-
-def _rank(key: str) -> Curve | None:
-    token = key.removeprefix("fidelity/rank/")
-    return Curve(token, key, None, token) if token != key else None
-
-
-def _knn(key: str) -> Curve | None:
-    if key == "fidelity/knn":
-        return Curve("student", key)
-    teacher = key.removeprefix("fidelity/").removesuffix("/knn")
-    return Curve(teacher, key, teacher) if key == f"fidelity/{teacher}/knn" else None
-
-
-_PANELS: list[tuple[str, str, Callable[[str], Curve | None], dict[str, Any]]] = [
-    (LOSS, "no unit", _loss, {"logarithmic": "where wide"}),
-    ("Validation loss by teacher", "no unit", _validation_loss, {"logarithmic": "where wide"}),
-    ("Explained variance of the teachers", "%, held-out images", _fidelity("explained"), {"share": True}),
-    ("Cosine to the teachers", "held-out images", _fidelity("cosine"), {}),
-    ("k-NN accuracy while training", "%, held-out images", _knn, {}),
-    ("Effective rank of the student", "dimensions", _rank, {}),
-    (IMAGES_PER_TEACHER, "%", _share_of_images, {"share": True, "zero": True}),
-    ("Gradient norm", "before clipping", _alone("grad_norm", "gradient norm"), {"logarithmic": "where wide"}),
-    ("Learning rate", "", _alone("lr", "learning rate"), {"logarithmic": "offered"}),
-    ("Rate of the statistics", "weight of the newest batch", _alone("rate", "rate"), {"logarithmic": "offered"}),
-    ("Throughput", "images per second", _alone("images_per_second", "images per second"), {"zero": True}),
+_PANELS = [
+    (CurvePanel(LOSS, "no unit", logarithmic="where wide"), _keys("loss|val/loss|loss/<teacher>/<token>")),
+    (
+        CurvePanel("Validation loss by teacher", "no unit", logarithmic="where wide"),
+        _keys("val/loss/<teacher>/<token>"),
+    ),
+    (
+        CurvePanel("Explained variance of the teachers", "%, held-out images", share=True),
+        _keys("fidelity/<teacher>/<token>/explained"),
+    ),
+    (CurvePanel("Cosine to the teachers", "held-out images"), _keys("fidelity/<teacher>/<token>/cosine")),
+    (CurvePanel("k-NN accuracy while training", "%, held-out images"), _keys("fidelity/(<teacher>/)?knn")),
+    (CurvePanel("Effective rank of the student", "dimensions"), _keys("fidelity/rank/<token>")),
+    (CurvePanel(IMAGES_PER_TEACHER, "%", share=True, zero=True), _keys("kept/<teacher>")),
+    (CurvePanel("Gradient norm", "before clipping", logarithmic="where wide"), _keys("grad_norm")),
+    (CurvePanel("Learning rate", "", logarithmic="offered"), _keys("lr")),
+    (CurvePanel("Rate of the statistics", "weight of the newest batch", logarithmic="offered"), _keys("rate")),
+    (CurvePanel("Throughput", "images per second", zero=True), _keys("images_per_second")),
 ]  # fmt: skip

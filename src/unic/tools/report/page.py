@@ -95,6 +95,7 @@ class PageContent:
         self.inputs, self.runs = inputs, inputs.runs
         self.comparison, self.main = comparison, comparison.main()
         self.colour_of = _colours(inputs, comparison.baselines)
+        self.goal = "teacher" if comparison.baselines else "encoder"
         self.relative = relative_chart(self.main, self.colour_of)
         self.points = points_of_each([run.metrics for run in self.runs])
         self.charts: dict[str, Chart] = {}
@@ -112,31 +113,28 @@ class PageContent:
     def _render(self, pictures: Sequence[ReportPicture], addresses: Mapping[ReportPicture, str]) -> str:
         """addresses: of the pictures there is room for, as data."""
         left_out = [picture for picture in pictures if picture not in addresses]
-        script = _read("page.js")
-        return (
-            templates()
-            .get_template("page.html")
-            .render(
-                title=_title(self.inputs),
-                time=time.strftime("%d %B %Y, %H:%M"),
-                version=__version__,
-                style=Markup(_read("page.css")),
-                script=Markup(script),
-                # The browser runs this script and no other, whatever a name may try.
-                script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
-                lead=lead(self.main),
-                remarks=[*self.inputs.notes, *self._remarks(len(pictures), left_out)],
-                sections=[
-                    section
-                    for section in self.sections
-                    if section.macro != "pictures" or any(picture in addresses for picture in section.content)
-                ],
-                best="teacher" if self.comparison.baselines else "encoder",
-                open_runs=OPEN_RUNS,
-                addresses=addresses,
-                charts=self.charts,
-                charts_of=self.charts_of,
-            )
+        template, script = templates().get_template("page.html"), _read("page.js")
+        sections = [
+            section
+            for section in self.sections
+            if section.macro != "pictures" or any(picture in addresses for picture in section.content)
+        ]
+        return template.render(
+            title=_title(self.inputs),
+            time=time.strftime("%d %B %Y, %H:%M"),
+            version=__version__,
+            style=Markup(_read("page.css")),
+            script=Markup(script),
+            # The browser runs this script and no other, whatever a name may try.
+            script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
+            lead=lead(self.main),
+            remarks=[*self.inputs.notes, *self._remarks(len(pictures), left_out)],
+            sections=sections,
+            best=self.goal,
+            open_runs=OPEN_RUNS,
+            addresses=addresses,
+            charts=self.charts,
+            charts_of=self.charts_of,
         )
 
     def _sections(self) -> Iterator[Section]:
@@ -147,8 +145,7 @@ class PageContent:
             content = {"main": self.main, "all": self.comparison, "has_room": has_room, "has_gaps": has_gaps}
             yield Section("results", "Results", "results", content)
         if self.relative is not None:
-            goal = "teacher" if self.comparison.baselines else "encoder"
-            heading = f"Relative to the best {goal}"
+            heading = f"Relative to the best {self.goal}"
             yield Section("relative", heading, "relative", self._place([self.relative]))
         if len(runs) > 1:
             metrics = {run.name: run.metrics for run in runs}

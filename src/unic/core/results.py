@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from unic.core.config import from_dict
 from unic.core.files import parse_lines
@@ -123,5 +123,5 @@ def damaged_lines(path: Path, numbers: list[int]) -> str:
     return f"{path}: a damaged or unfinished line is left out: {named}"
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

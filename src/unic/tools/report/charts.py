@@ -169,10 +169,12 @@ def run_charts(metrics: Sequence[Metrics], colour_of: Mapping[str, int], points:
             # Tokens of the student itself have no teacher, and still need two colours.
             own = number if curve.token else TEXT_COLOUR
             is_validation = curve.key == "val/loss"
+            x, y = _coordinates(curves[curve.key], panel, points)
             lines.append(
                 ChartSeries(
                     name=curve.label,
-                    **_points(curves[curve.key], panel, points),
+                    x=x,
+                    y=y,
                     colour=colour_of.get(curve.teacher, number) if curve.teacher else own,
                     dash=DOTTED if is_validation else DASHED if curve.token == "patches" else SOLID,
                     strong=curve.teacher is None and len(panel.curves) > 1 and not is_validation,
@@ -202,16 +204,10 @@ def comparison_charts(
             panel = replace(panel, title="Validation loss")
         lines = []
         for number, (run, curve) in enumerate(of_runs.items()):
+            x, y = _coordinates(curve, panel, points)
             colour = colour_of.get(run, TEXT_COLOUR)
-            lines.append(
-                ChartSeries(
-                    name=run,
-                    **_points(curve, panel, points),
-                    colour=colour,
-                    dash=max(0, colour) // len(COLOURS) % 4,
-                    off=number >= SHOWN,
-                )
-            )
+            dash = max(0, colour) // len(COLOURS) % 4
+            lines.append(ChartSeries(name=run, x=x, y=y, colour=colour, dash=dash, off=number >= SHOWN))
         charts.append(_line_chart(panel, list(of_runs.values()), lines))
     return charts
 
@@ -230,11 +226,10 @@ def _line_chart(panel: CurvePanel, curves: Sequence[Series], lines: Sequence[Cha
     )
 
 
-def _points(curve: Series, panel: CurvePanel, points: int) -> dict[str, list]:
-    """The coordinates of a line, as arguments of ChartSeries."""
+def _coordinates(curve: Series, panel: CurvePanel, points: int) -> tuple[list[int], list[float | None]]:
     steps, values = thinned(curve, points)
     factor = 100 if panel.share else 1
-    return {"x": steps, "y": [_rounded(factor * value) for value in values]}
+    return steps, [_rounded(factor * value) for value in values]
 
 
 def _rounded(value: float | None) -> float | None:

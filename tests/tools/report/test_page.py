@@ -387,6 +387,20 @@ def test_a_diagnosis_is_shown_from_a_file_a_folder_or_a_run(tmp_path):
         assert "half of it is dead" in text and "3.5" in text and "CKA" in text
 
 
+@pytest.mark.parametrize("odd", [[{}], [1, None, "x"], {}, "teachers", [{"name": {"<b>": [1]}, "norm": "x"}]])
+def test_odd_values_in_a_diagnosis_an_environment_and_alarms_make_a_page(tmp_path, odd):
+    run = write_run(tmp_path / "run", odd=odd, optim=odd)
+    doctor = {"teachers": odd if isinstance(odd, list) else [odd], "pairs": odd, "warnings": odd, "data": odd}
+    (run / "doctor.json").write_text(json.dumps(doctor))
+    (run / "environment.json").write_text(json.dumps({"command": odd, "packages": odd, "x": odd}))
+    write_lines(run / "alarms.jsonl", [{"step": odd, "alarm": odd, "message": odd}, {}])
+    other = write_run(tmp_path / "other")
+    for paths in ([run], [run, other], [run / "doctor.json"]):
+        page = write_report(paths, tmp_path / "out")
+        check_page(page)
+        assert "<b>" not in page.read_text()
+
+
 def test_two_hundred_runs_stay_below_the_limit(tmp_path):
     metrics = [
         {"step": step, **{f"number {n}": math.sin(step * n) + n for n in range(8)}, "loss": 1 / (step + 1)}

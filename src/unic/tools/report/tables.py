@@ -26,8 +26,9 @@ class Table:
     thousands: bool = False
     note: str = ""
 
-    def __len__(self) -> int:
-        return len(self.rows if self.rows is not None else self.columns[0][1])
+    @property
+    def num_rows(self) -> int:
+        return max([len(self.rows or ()), *(len(values) for _, values in self.columns)])
 
 
 def table_of(records: Sequence[Mapping[str, Any]], names: Mapping[str, str], note: str = "") -> Table:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 
 from unic.core.errors import ConfigError, DataError, WeightsError
+from unic.core.results import Result
 from unic.data.datasets import DATASETS, DatasetSpec, Roots
 from unic.data.dense.annotations import Depths
 from unic.evals.dense import crop_feature_store, train_head
@@ -20,7 +21,6 @@ from unic.evals.evaluate import evaluate
 from unic.evals.protocols.depth import DepthConfig
 from unic.evals.protocols.segmentation import SegmentationConfig
 from unic.evals.registry import EVALUATIONS, EvalOptions, options_type
-from unic.evals.results import Result
 from unic.models.timm_encoder import TimmEncoder
 
 CPU = torch.device("cpu")

@@ -11,11 +11,11 @@ from PIL import Image
 
 from unic.core.errors import ConfigError, DataError
 from unic.core.plugins import import_plugin
+from unic.core.results import Result
 from unic.data.datasets import DATASETS
 from unic.evals.evaluate import evaluate
 from unic.evals.protocols.knn import KnnConfig
 from unic.evals.registry import EVALUATIONS, EvalOptions, options_type
-from unic.evals.results import Result
 
 RESULT = Result(
     model="dino",

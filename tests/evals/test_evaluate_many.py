@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 from unic.core.errors import ConfigError, DataError
+from unic.core.results import StoredResult, read_results
 from unic.data.datasets import DATASETS, Roots
 from unic.data.decode import read_image
-from unic.evals.evaluate_many import baselines, evaluate_encoders, labels, mean_log_odds
+from unic.evals.evaluate_many import EvaluationRequest, baselines, evaluate_encoders, labels, mean_log_odds
 from unic.evals.registry import EVALUATIONS, EvalOptions
 from unic.evals.suites import SUITES, suite
 
@@ -31,6 +32,12 @@ def test_short_names_are_used_until_two_are_the_same(tmp_path: Path):
     found = labels([*runs, "timm:resnet18?cls=pooled", "timm:resnet18?image_size=96"])
     assert list(found.values()) == [*runs, "timm:resnet18?cls=pooled", "timm:resnet18?image_size=96"]
     assert baselines([*runs, "dino_vitb16"]) == ["dino_vitb16"]
+
+
+def request(
+    references: list[str], plan: dict[str, tuple[str, ...]], roots: Roots, **more
+) -> EvaluationRequest:
+    return EvaluationRequest(references=references, plan=plan, roots=roots, options=OPTIONS, **more)
 
 
 TINY = "timm:resnet10t?pretrained=0&image_size=32"
@@ -52,11 +59,11 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Roots:
 def test_every_data_set_that_is_missing_is_named_before_anything_is_computed(places: Roots):
     plan = {"image_folder": ("knn",), "dtd": ("knn",), "imagenet_a": ("logreg-fast",)}
     with pytest.raises(DataError, match=r"2 of 3 data sets have no folder.*dtd, imagenet_a.*--skip-missing"):
-        evaluate_encoders([TINY], plan, places, OPTIONS, device=CPU)
+        evaluate_encoders(request([TINY], plan, places), device=CPU)
     with pytest.raises(ConfigError, match="did you mean knn"):
-        evaluate_encoders([TINY], {"image_folder": ("knnn",)}, places, OPTIONS, device=CPU)
+        evaluate_encoders(request([TINY], {"image_folder": ("knnn",)}, places), device=CPU)
     with pytest.raises(ConfigError, match="unknown data set"):
-        evaluate_encoders([TINY], {"nowhere": ("knn",)}, places, OPTIONS, device=CPU)
+        evaluate_encoders(request([TINY], {"nowhere": ("knn",)}, places), device=CPU)
 
 
 def test_what_is_missing_can_be_left_out_and_what_does_not_fit_is(
@@ -65,32 +72,45 @@ def test_what_is_missing_can_be_left_out_and_what_does_not_fit_is(
     caplog.set_level(logging.INFO)
     plan = {"image_folder": ("knn", "zero-shot"), "dtd": ("knn",)}
     out = tmp_path / "results.jsonl"
-    records = evaluate_encoders([TINY], plan, places, OPTIONS, device=CPU, skip_missing=True, out=out)
-    assert "left out, because they have no folder: dtd" in caplog.text
-    assert {record["evaluation"] for record in records} == {"knn"}
+    results = evaluate_encoders(request([TINY], plan, places, skip_missing=True), device=CPU, out=out)
+    assert caplog.text.count("left out, because they have no folder: dtd") == 1
+    assert {result.evaluation for result in results} == {"knn"}
     assert [json.loads(line)["metric"] for line in out.read_text().splitlines()] == [
-        record["metric"] for record in records
+        result.metric for result in results
     ]
+
+
+def test_a_line_of_results_has_its_fields_in_order_and_is_read_as_the_result_it_was(
+    places: Roots, tmp_path: Path
+):
+    out = tmp_path / "results.jsonl"
+    results = evaluate_encoders(request([TINY], {"image_folder": ("knn",)}, places), device=CPU, out=out)
+    assert list(json.loads(out.read_text().splitlines()[0])) == [
+        "model", "dataset", "evaluation", "metric", "value", "unit", "higher_is_better", "protocol", "model_hash",
+        "data_hash", "seed", "seconds", "reference", "root", "unic", "time",
+    ]  # fmt: skip
+    assert read_results(out) == (results, [])
+    assert results[0].reference == TINY and results[0].root == str(tmp_path / "image_folder")
 
 
 def test_the_mean_of_log_odds_leaves_out_imagenet_and_shifted_sets():
-    def record(dataset: str, value: float, metric: str = "top1") -> dict[str, object]:
-        return {
-            "model": "m", "dataset": dataset, "evaluation": "logreg-fast", "metric": metric, "value": value,
-            "unit": "%", "protocol": "p", "data_hash": "h", "seconds": 1.0,
-        }  # fmt: skip
+    def result(dataset: str, value: float, metric: str = "top1") -> StoredResult:
+        return StoredResult(
+            model="m", dataset=dataset, evaluation="logreg-fast", metric=metric, value=value, protocol="p",
+            data_hash="h", seconds=1.0,
+        )  # fmt: skip
 
-    records = [
-        record("in1k", 99.0),
-        record("dtd", 90.0),
-        record("pets", 20.0),
-        record("imagenet_a", 1.0),
-        record("dtd", 5.0, "top5"),
+    results = [
+        result("in1k", 99.0),
+        result("dtd", 90.0),
+        result("pets", 20.0),
+        result("imagenet_a", 1.0),
+        result("dtd", 5.0, "top5"),
     ]
-    (found,) = mean_log_odds(records)
-    assert found["value"] == pytest.approx((math.log(9) + math.log(0.25)) / 2)
-    assert (found["dataset"], found["metric"], found["seconds"]) == ("mean of 2", "log_odds", 2.0)
-    assert mean_log_odds(records[:2]) == []
+    (mean,) = mean_log_odds(results)
+    assert mean.value == pytest.approx((math.log(9) + math.log(0.25)) / 2)
+    assert (mean.dataset, mean.metric, mean.seconds) == ("mean of 2", "log_odds", 2.0)
+    assert mean_log_odds(results[:2]) == []
 
 
 @pytest.mark.parametrize("name", list(SUITES))
@@ -124,10 +144,8 @@ def test_an_image_is_decoded_once_for_all_encoders(
     counted = Counted()
     monkeypatch.setattr("unic.data.eval_loader.read_image", counted)
     other = "timm:resnet10t?pretrained=0&image_size=64"
-    records = evaluate_encoders(
-        [TINY, other], {"image_folder": ("knn",)}, places, OPTIONS, device=CPU, one_by_one=one_by_one
-    )
-    assert len({record["model"] for record in records}) == 2
+    both = request([TINY, other], {"image_folder": ("knn",)}, places, one_by_one=one_by_one)
+    assert len({result.model for result in evaluate_encoders(both, device=CPU)}) == 2
     assert len(set(counted.paths)) == 16 and len(counted.paths) == (32 if one_by_one else 16)
 
 
@@ -159,6 +177,8 @@ def test_two_processes_measure_what_one_does(places: Roots, tmp_path: Path):
     ],
 )
 def test_a_head_without_the_one_evaluation_it_is_for_is_refused(places: Roots, plan: dict, said: str):
-    options = dataclasses.replace(OPTIONS, head=Path("head.pth"))
+    asked = dataclasses.replace(
+        request([TINY], plan, places), options=dataclasses.replace(OPTIONS, head=Path("head.pth"))
+    )
     with pytest.raises(ConfigError, match=rf"--head head\.pth is for one evaluation .*, and {said}"):
-        evaluate_encoders([TINY], plan, places, options, device=CPU)
+        evaluate_encoders(asked, device=CPU)

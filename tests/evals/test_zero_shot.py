@@ -17,6 +17,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from unic.core.errors import ConfigError, DataError, WeightsError
+from unic.core.results import Result
 from unic.data.datasets import DATASETS, DatasetSpec, Targets
 from unic.data.datasets.wordnet_ids import wnids
 from unic.data.folders import read_image_folder
@@ -25,7 +26,6 @@ from unic.evals.evaluate import evaluate
 from unic.evals.prompts import class_names
 from unic.evals.protocols.zero_shot import ZeroShotConfig
 from unic.evals.registry import EVALUATIONS, EvalOptions, options_type
-from unic.evals.results import Result
 from unic.evals.zero_shot import choose_teacher, class_embeddings, zero_shot_scores
 from unic.method.config import StatisticsConfig
 from unic.method.standardize import Standardizer

@@ -61,7 +61,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> LoadedStudent:
         "metric": "top-1",
         "protocol": "knn-1",
     }
-    lines = [{**record, "value": 81.25}, {**record, "value": float("nan")}, {"of": "another kind"}]
+    lines = [
+        {**record, "value": 70.0},
+        {**record, "value": 81.25},
+        {**record, "value": float("nan")},
+        {**record, "value": "no number"},
+        {**record, "dataset": "a|b <i>", "value": 3.0},
+        {"of": "another kind"},
+    ]
     (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return read_run(folder)
 
@@ -96,6 +103,8 @@ def test_a_run_says_all_that_was_recorded(saved: LoadedStudent):
         "| Batch size | 8 |" in text and "| Steps done | 2 |" in text and "| Teacher dropping | 0.5 |" in text
     )
     assert "| my run | digits | knn top-1 | 81.25 % | knn-1 |" in text and "nan" not in text
+    assert text.count("| digits |") == 1, "of an evaluation that was repeated, the last result counts"
+    assert r"| my run | a\|b &lt;i> | knn top-1 | 3 % | knn-1 |" in text
     assert "| CLS | 2.00e-05 | 1.00e-06 |" in text and "Mind it." in text
     (whole,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
     recipe = json.loads((saved.source / "config.json").read_text())

@@ -32,12 +32,14 @@ def run(words: list[str]) -> int:
 def run_demo(out: Path, device: "torch.device") -> bool:
     """Distils and evaluates in `out`; prints the table, and where the report is. False when a signal stopped it."""
     from unic.core.run_folder import RunDir
+    from unic.data.datasets import Roots
     from unic.data.datasets.digits import write_digits
-    from unic.evals.evaluate_many import baselines, evaluate_encoders
+    from unic.evals.evaluate_many import EvaluationRequest, baselines, evaluate_encoders
     from unic.evals.registry import EvalOptions
-    from unic.tools.report.loss_plots import plot_losses
+    from unic.tools.report.comparison import compare
+    from unic.tools.report.figures import plot_losses
     from unic.tools.report.page import write_report
-    from unic.tools.report.results_table import print_results, reported, to_markdown
+    from unic.tools.report.results_table import print_results, to_markdown
     from unic.train.loop import train
 
     images = out / "digits"
@@ -47,14 +49,18 @@ def run_demo(out: Path, device: "torch.device") -> bool:
     student = out / "student"
     if not train(recipe, student, device):
         return False
-    (student / "results.jsonl").unlink(missing_ok=True)  # a repeated demo would list everything twice
-    records = evaluate_encoders(
-        [*recipe.teachers, str(student)], {"digits": ("knn",)}, images, EvalOptions(), device=device, untrained=True,
-        out=out / "results.jsonl",
-    )  # fmt: skip
+    request = EvaluationRequest(
+        references=(*recipe.teachers, str(student)),
+        plan={"digits": ("knn",)},
+        roots=Roots(images),
+        options=EvalOptions(),
+        untrained=True,
+    )
+    results = evaluate_encoders(request, device=device, out=out / "results.jsonl")
     plot_losses(RunDir(student).read("metrics.jsonl"), out / "losses.png")
-    (out / "results.md").write_text(to_markdown(reported(records), baselines(recipe.teachers)))
-    print_results(records, baselines(recipe.teachers))
+    comparison = compare(results, baselines(recipe.teachers))
+    (out / "results.md").write_text(to_markdown(comparison.main()))
+    print_results(results, baselines(recipe.teachers))
     print(f"run folder: {student}   loss curves: {out / 'losses.png'}   table: {out / 'results.md'}")
     print(f"use it: python -c \"import unic; encoder = unic.load('{student}')\"")
     print(f"report: {write_report([student, out / 'results.jsonl'], out / 'report')}")

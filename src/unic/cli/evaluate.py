@@ -52,20 +52,25 @@ def run(words: list[str]) -> int:
 
 def evaluate(options: Options) -> int:
     from unic.core import distributed
-    from unic.evals.evaluate_many import baselines, compute_features, evaluate_encoders
+    from unic.evals.evaluate_many import EvaluationRequest, baselines, compute_features, evaluate_encoders
     from unic.tools.report.results_table import print_results
 
-    choices = {
-        "untrained": options.untrained, "skip_missing": options.skip_missing, "one_by_one": options.one_by_one,
-    }  # fmt: skip
-    request = (options.encoders, options.plan(), Roots.parse(options.data_root), options.settings)
+    request = EvaluationRequest(
+        references=options.encoders,
+        plan=options.plan(),
+        roots=Roots.parse(options.data_root),
+        options=options.settings,
+        untrained=options.untrained,
+        skip_missing=options.skip_missing,
+        one_by_one=options.one_by_one,
+    )
     with process_group(options.device) as device:
         if distributed.world_size() > 1:
-            compute_features(*request, device=device, **choices)
+            compute_features(request, device=device)
         is_main = distributed.is_main()
     # Features take all processes; what is learned from them is for one, and the others need not wait for it.
     if is_main:
-        results = evaluate_encoders(*request, device=device, out=options.out, **choices)
+        results = evaluate_encoders(request, device=device, out=options.out)
         print_results(results, baselines(options.encoders))
     return 0
 

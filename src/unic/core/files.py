@@ -23,19 +23,43 @@ TEMPORARY = ".tmp-unic-"
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a file of JSON lines. A kill can cut the last line short: it is not a record yet.
+    """The records of a file of JSON lines that a run writes. A kill can cut the last line short: it is no record yet.
 
     A damaged line elsewhere (a power cut) is named in the log and left out.
     """
-    records = []
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
-        if not line.endswith(b"\n"):
-            break
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            log.warning("%s: line %d is damaged and left out", path, number)
+    records, damaged = parse_lines(path, last_needs_end=True)
+    for number in damaged:
+        log.warning("%s: line %d is damaged and left out", path, number)
     return records
+
+
+def parse_lines(path: Path, *, last_needs_end: bool) -> tuple[list[dict[str, Any]], list[int]]:
+    """The records of a file of JSON lines, and the numbers of the lines that are no JSON object, from 1.
+
+    last_needs_end: a last line without its end is left out, whatever it holds. Otherwise it is read like any other:
+      some tools write no end there.
+    """
+    *lines, last = path.read_bytes().split(b"\n")
+    if not last_needs_end:
+        lines.append(last)
+    records, damaged = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line, parse_int=_parse_int)
+        except (ValueError, RecursionError):  # no JSON, no UTF-8, or brackets too deep
+            record = None
+        if isinstance(record, dict):
+            records.append(record)
+        else:
+            damaged.append(number)
+    return records, damaged
+
+
+def _parse_int(digits: str) -> int | float:
+    """An integer; infinity for one that is too large for a float, so that no later conversion fails."""
+    return int(digits) if len(digits) <= 300 else float(digits)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

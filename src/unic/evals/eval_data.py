@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from unic.core.results import Result
 from unic.data.datasets import Targets
 from unic.data.image_list import ImageList
 from unic.evals.features import Token, extract
 from unic.evals.registry import EvalOptions
-from unic.evals.results import Result
 from unic.evals.splits import NUM_RANKED, Splits, ranking
 from unic.method.tokens import Encoder
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from unic.core.errors import ConfigError
+from unic.core.results import Result
 from unic.data.datasets import DATASETS, Roots
 from unic.evals.eval_data import EvalData
 from unic.evals.registry import EVALUATIONS, EvalOptions, Evaluation
-from unic.evals.results import Result
 from unic.evals.splits import Splits, read_splits
 from unic.method.tokens import Encoder
 

@@ -4,13 +4,14 @@ import dataclasses
 import datetime
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from unic.core.cache_dir import cache_dir
 from unic.core.errors import ConfigError, DataError
+from unic.core.results import Result, StoredResult
 from unic.core.run_folder import RunDir
 from unic.data.datasets import DATASETS, Roots
 from unic.evals.evaluate import evaluate, evaluations_for, splits_for
@@ -25,41 +26,46 @@ from unic.version import __version__
 log = logging.getLogger(__name__)
 
 
-def evaluate_encoders(
-    references: Sequence[str],
-    plan: Mapping[str, Sequence[str]],
-    data_root: Path | Roots,
-    options: EvalOptions,
-    *,
-    device: torch.device,
-    untrained: bool = False,
-    skip_missing: bool = False,
-    one_by_one: bool = False,
-    out: Path | None = None,
-) -> list[dict[str, Any]]:
-    """Evaluates every encoder; gives the results as records, and adds them to `out` and to the runs they belong to.
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRequest:
+    """Which encoders are evaluated, on what, and how.
 
+    references: teachers by name, URIs, run folders.
     plan: by data set, the evaluations; of a plan with several sets, those that do not fit an encoder are left out.
+    roots: where the data sets are.
     untrained: evaluate the student of each run folder as it was initialised, too.
-    skip_missing: leave out data sets that have no folder in `data_root`, instead of refusing to start.
+    skip_missing: leave out data sets that have no folder, instead of refusing to start.
     one_by_one: hold one encoder in memory at a time; else all, and every image is decoded once for all of them.
     """
-    plan, roots = _checked(references, plan, data_root, options, skip_missing)
+
+    references: Sequence[str]
+    plan: Mapping[str, Sequence[str]]
+    roots: Roots
+    options: EvalOptions
+    untrained: bool = False
+    skip_missing: bool = False
+    one_by_one: bool = False
+
+
+def evaluate_encoders(
+    request: EvaluationRequest, *, device: torch.device, out: Path | None = None
+) -> list[StoredResult]:
+    """Evaluates every encoder; adds the results to `out`, and to the runs they belong to."""
+    request = _checked(request)
+    references, plan, roots, options = request.references, request.plan, request.roots, request.options
     if len(plan) > 1:
-        for (
-            dataset,
-            evals,
-        ) in plan.items():  # so that the last one's mistakes are heard of before hours are spent
+        # So that a mistake in the last data set is reported before hours are spent.
+        for dataset, evals in plan.items():
             splits_for(dataset, roots, evaluations_for(dataset, evals), options)
-    if not one_by_one and len(references) + untrained > 1:
-        compute_features(references, plan, roots, options, device=device, untrained=untrained)
+    if not request.one_by_one and len(references) + request.untrained > 1:
+        compute_features(request, device=device)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.open("a").close()
-    records = []
-    for reference, encoder in _encoders(references, untrained):
+    results: list[StoredResult] = []
+    for reference, encoder in _encoders(references, request.untrained):
         encoder.to(device)
-        measured = []
+        of_encoder: list[StoredResult] = []
         for dataset, evals in plan.items():
             fitting = [name for name in evals if EVALUATIONS[name].fits(encoder)]
             if not fitting and len(references) == len(plan) == 1:
@@ -70,41 +76,31 @@ def evaluate_encoders(
                 )
             if not fitting:
                 continue
-            results = evaluate(encoder, dataset, roots, fitting, options, cache=cache_dir(), device=device)
-            where = {"reference": reference, "root": str(roots.find(dataset).expanduser().absolute())}
-            found = [dataclasses.asdict(result) | where for result in results]
-            _write(found, _files(reference, out))
-            measured += found
-        average = mean_log_odds(measured)
-        _write(average, _files(reference, out))
-        records += measured + average
+            new = evaluate(encoder, dataset, roots, fitting, options, cache=cache_dir(), device=device)
+            stored = [_stored(result, reference, roots.find(dataset)) for result in new]
+            _write(stored, _files(reference, out))
+            of_encoder += stored
+        means = mean_log_odds(of_encoder)
+        _write(means, _files(reference, out))
+        results += of_encoder + means
     written = {file for reference in references for file in _files(reference, out)}
-    if written and records:
+    if written and results:
         log.info("results are added to %s", ", ".join(sorted(map(str, written))))
-    elif records:
-        log.info("results are kept in no file: --out results.jsonl keeps them")
-    return records
+    elif results:
+        log.info("results are written to no file: --out results.jsonl writes them")
+    return results
 
 
-def compute_features(
-    references: Sequence[str],
-    plan: Mapping[str, Sequence[str]],
-    data_root: Path | Roots,
-    options: EvalOptions,
-    *,
-    device: torch.device,
-    untrained: bool = False,
-    skip_missing: bool = False,
-    one_by_one: bool = False,
-) -> None:
-    """Puts into the cache what `evaluate_encoders` with the same arguments will read from it.
+def compute_features(request: EvaluationRequest, *, device: torch.device) -> None:
+    """Puts into the cache what `evaluate_encoders` with the same request will read from it.
 
     The processes of a job share the work, so a job of many can do this and one process the rest.
     """
-    plan, roots = _checked(references, plan, data_root, options, skip_missing)
-    for group in [[reference] for reference in references] if one_by_one else [references]:
-        encoders = [encoder.to(device) for _, encoder in _encoders(group, untrained)]
-        for dataset, evals in plan.items():
+    request = _checked(request)
+    options = request.options
+    for group in [[r] for r in request.references] if request.one_by_one else [request.references]:
+        encoders = [encoder.to(device) for _, encoder in _encoders(group, request.untrained)]
+        for dataset, evals in request.plan.items():
             # An evaluation that learns nothing may look through another encoder: a student's head for texts.
             # Dense evaluations keep features of their own, in the process that learns from them.
             chosen = [
@@ -112,7 +108,7 @@ def compute_features(
                 for evaluation in evaluations_for(dataset, evals)
                 if evaluation.uses_train and evaluation.task == "classification"
             ]
-            for splits in splits_for(dataset, roots, chosen, options).values():
+            for splits in splits_for(dataset, request.roots, chosen, options).values():
                 for images in filter(None, (splits.train, splits.test)):
                     extract_together(
                         encoders,
@@ -125,42 +121,36 @@ def compute_features(
                     )
 
 
-def mean_log_odds(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def mean_log_odds(results: Sequence[StoredResult]) -> list[StoredResult]:
     """One number for one model over several data sets to learn, ImageNet-1K aside, as t-ReX reports it (Table 2).
 
-    records: of one model. Nothing for fewer than two data sets.
+    results: of one model. Nothing for fewer than two data sets.
     """
-    found: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for record in records:
-        name, spec = record["dataset"], DATASETS[record["dataset"]]
-        if record["metric"] == "top1" and name != "in1k" and not spec.train_set:
-            found.setdefault(record["evaluation"], {})[name] = record
+    by_evaluation: dict[str, dict[str, StoredResult]] = {}
+    for result in results:
+        if result.metric == "top1" and result.dataset != "in1k" and not DATASETS[result.dataset].train_set:
+            by_evaluation.setdefault(result.evaluation, {})[result.dataset] = result
     return [
-        {
-            **next(iter(sets.values())),
-            "dataset": f"mean of {len(sets)}",
-            "evaluation": evaluation,
-            "metric": "log_odds",
-            "value": log_odds([record["value"] for record in sets.values()]),
-            "unit": "nats",
-            "protocol": f"log-odds-1 {','.join(sets)}",
-            "data_hash": " ".join(record["data_hash"][:12] for record in sets.values()),
-            "seconds": sum(record["seconds"] for record in sets.values()),
-        }
-        for evaluation, sets in found.items()
+        dataclasses.replace(
+            next(iter(sets.values())),
+            dataset=f"mean of {len(sets)}",
+            metric="log_odds",
+            value=log_odds([result.value for result in sets.values()]),
+            unit="nats",
+            protocol=f"log-odds-1 {','.join(sets)}",
+            data_hash=" ".join(result.data_hash[:12] for result in sets.values()),
+            seconds=sum(result.seconds for result in sets.values()),
+            time=_now(),
+        )
+        for sets in by_evaluation.values()
         if len(sets) > 1
     ]
 
 
-def _checked(
-    references: Sequence[str],
-    plan: Mapping[str, Sequence[str]],
-    data_root: Path | Roots,
-    options: EvalOptions,
-    skip_missing: bool,
-) -> tuple[Mapping[str, Sequence[str]], Roots]:
-    """The plan and the places of its data sets, with all mistakes found before anything is computed."""
-    if not references:
+def _checked(request: EvaluationRequest) -> EvaluationRequest:
+    """The request with the data sets that there are; all mistakes are reported before anything is computed."""
+    plan, options = request.plan, request.options
+    if not request.references:
         raise ConfigError("no encoder to evaluate; name a teacher, a URI or a run folder")
     for dataset, evals in plan.items():
         evaluations_for(dataset, evals)
@@ -170,14 +160,14 @@ def _checked(
             f"--head {options.head} is for one evaluation of segmentation or depth on one data set, and "
             f"{len(dense) or 'none'} of them {'are' if len(dense) > 1 else 'is'} asked for"
         )
-    for reference in references:
+    for reference in request.references:
         check(reference)
-    roots = data_root if isinstance(data_root, Roots) else Roots(data_root)
     if len(plan) == 1:
-        return plan, roots
+        return request
+    roots = request.roots
     needed = {dataset: DATASETS[dataset].train_set or dataset for dataset in plan}
     missing = [name for name, learned in needed.items() if not (roots.has(name) and roots.has(learned))]
-    if missing and not skip_missing:
+    if missing and not request.skip_missing:
         raise DataError(
             f"{len(missing)} of {len(plan)} data sets have no folder in {roots.common or 'the places given'}: "
             f"{', '.join(missing)}; add them, name their folders with --data-root NAME=FOLDER, or leave them out with "
@@ -188,7 +178,21 @@ def _checked(
     plan = {dataset: evals for dataset, evals in plan.items() if dataset not in missing}
     if not plan:
         raise DataError(f"no data set is left: none has a folder in {roots.common}")
-    return plan, roots
+    return dataclasses.replace(request, plan=plan)
+
+
+def _stored(result: Result, reference: str, root: Path) -> StoredResult:
+    return StoredResult(
+        **vars(result),
+        reference=reference,
+        root=str(root.expanduser().absolute()),
+        unic=__version__,
+        time=_now(),
+    )
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _files(reference: str, out: Path | None) -> list[Path]:
@@ -199,12 +203,11 @@ def _files(reference: str, out: Path | None) -> list[Path]:
     ]
 
 
-def _write(records: Sequence[dict[str, Any]], files: Sequence[Path]) -> None:
-    now = {"unic": __version__, "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}
+def _write(results: Sequence[StoredResult], files: Sequence[Path]) -> None:
     for file in files:
         try:
-            for record in records:
-                RunDir(file.parent).append(file.name, record | now)
+            for result in results:
+                RunDir(file.parent).append(file.name, result.to_record())
         except OSError as error:
             log.warning("results are not written to %s: %s", file, error)
 
@@ -227,10 +230,6 @@ def labels(references: Sequence[str]) -> dict[str, str]:
 def _encoders(references: Sequence[str], untrained: bool) -> Iterator[tuple[str, ImageEncoder]]:
     """One at a time: large teachers need not fit into memory together."""
     for reference, label in labels(references).items():
-        encoder = load(reference)
-        encoder.name = label
-        yield reference, encoder
+        yield reference, load(reference).replace(name=label)
         if untrained and Path(reference).is_dir():
-            encoder = load_untrained(Path(reference))
-            encoder.name = f"{label} untrained"
-            yield reference, encoder
+            yield reference, load_untrained(Path(reference)).replace(name=f"{label} untrained")

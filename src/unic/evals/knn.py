@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
+from unic.core.results import Result
 from unic.evals.eval_data import EvalData
 from unic.evals.knn_index import neighbour_search
 from unic.evals.protocols.knn import KnnConfig
-from unic.evals.results import Result
 from unic.evals.splits import NUM_RANKED
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from unic.core.errors import ConfigError
 from unic.core.plugins import Registry
-from unic.evals.results import Result
+from unic.core.results import Result
 
 if TYPE_CHECKING:
     from unic.data.datasets import Task

@@ -23,11 +23,11 @@ from torch import Tensor
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.plugins import unknown
 from unic.core.progress import with_progress
+from unic.core.results import Result
 from unic.evals.artifact_cache import load_artifact, save_artifact
 from unic.evals.eval_data import EvalData
 from unic.evals.prompts import class_names, templates
 from unic.evals.protocols.zero_shot import ZeroShotConfig
-from unic.evals.results import Result
 from unic.method.tokens import Encoder
 from unic.teachers import parse_reference, short_name
 from unic.teachers.text_tower import TextTower, has_texts, load_text_tower

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,12 +19,13 @@ from PIL import Image
 from unic.cli import main
 from unic.core.errors import ConfigError
 from unic.tools.report import page as page_module
-from unic.tools.report.html import script_json, tag
-from unic.tools.report.html import text_of as text_of_value
+from unic.tools.report.charts import COLOURS
 from unic.tools.report.inputs import read_report_inputs
-from unic.tools.report.loss_plots import COLOURS
-from unic.tools.report.page import MAX_BYTES, write_report
+from unic.tools.report.page import MAX_BYTES, templates, write_report
+from unic.tools.report.tables import Table
+from unic.tools.report.tables import text_of as text_of_value
 
+TEMPLATES = sorted(Path(page_module.__file__).parent.glob("*.html"))
 EVIL = "</script><script>alert(1)</script><!-- &amp; \u2028 "
 
 
@@ -208,7 +210,7 @@ def test_damaged_lines_are_left_out_and_named(tmp_path):
         lines.write(b'\xff\xfe{]\n"text"\n' + json.dumps({"model": "no value's name"}).encode() + b"\n")
         lines.write(json.dumps(record("run", 70.0)).encode())  # whole, only without an end
     inputs = read_report_inputs([run])
-    assert [r["value"] for r in inputs.results] == [50.0, 60.0, 70.0]
+    assert [result.value for result in inputs.results] == [50.0, 70.0], "the last of run's two counts"
     assert inputs.runs[0].metrics[-1]["step"] == 3
     assert [note.removeprefix(str(run)) for note in inputs.notes] == [
         "/metrics.jsonl: a damaged or unfinished line is left out: 4",
@@ -239,7 +241,7 @@ def test_two_students_of_one_name_are_two_encoders(tmp_path):
             record("dino", 50.0, model_hash="teacher"),
         ]  # fmt: skip
         runs.append(write_run(tmp_path / place / "student", results=results))
-    models = list(dict.fromkeys(r["model"] for r in read_report_inputs(runs).results))
+    models = list(dict.fromkeys(result.model for result in read_report_inputs(runs).results))
     assert models == ["a/student", "student untrained", "dino", "b/student"]
 
 
@@ -278,15 +280,44 @@ def test_no_name_can_break_out_of_the_data_or_the_markup(tmp_path):
 
 def test_json_in_a_script_is_the_same_value_without_any_sign_that_could_end_it():
     value = {"a</script>": ["<!--", "&", "\u2028", 1.5, None, True]}
-    text = script_json(value | {"bad": [math.nan, -math.inf, {"deep": math.inf}]})
+    text = templates().from_string("{{ value | tojson }}").render(value=value)
     assert not set("<>&\u2028") & set(text)
-    assert json.loads(text) == value | {"bad": [None, None, {"deep": None}]}
+    assert json.loads(text) == value
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        templates().from_string("{{ value | tojson }}").render(value=math.nan)
 
 
-def test_attributes_and_text_are_escaped_and_markup_is_not_escaped_twice():
-    assert tag("p", "a<b", tag("b", "&"), title='"<', class_="x", hidden=True, lang=None) == (
-        '<p title="&quot;&lt;" class="x" hidden>a&lt;b<b>&amp;</b></p>'
-    )
+def test_every_value_of_a_template_is_escaped_in_text_and_in_attributes():
+    text = templates().from_string('<p title="{{ a }}">{{ b }}</p>').render(a='"<', b="a<b>&")
+    assert text == '<p title="&#34;&lt;">a&lt;b&gt;&amp;</p>'
+    assert not re.search(r"\|\s*safe|autoescape|Markup", "".join(path.read_text() for path in TEMPLATES))
+
+
+def test_every_file_of_the_page_is_installed_with_the_package():
+    folder = Path(page_module.__file__).parent
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    installed = set(project["tool"]["setuptools"]["package-data"]["unic.tools.report"])
+    assert installed == {path.name for path in folder.iterdir() if path.suffix in (".html", ".css", ".js")}
+    assert any(name.startswith("jinja2") for name in project["project"]["dependencies"])
+
+
+def test_a_column_of_numbers_is_sorted_by_them_and_shows_words_for_people():
+    table = Table(columns=[("n", [1024, None, 0.5]), ("word", ["1", True, "<"])], thousands=True)
+    source = '{% import "sections.html" as parts with context %}{{ parts.value_table(table) }}'
+    text = templates().from_string(source).render(table=table)
+    assert '<td class="number" data-value="1024">1,024</td>' in text
+    assert '<td class="number">–</td>' in text and 'data-value="0.5">0.5</td>' in text  # noqa: RUF001
+    assert [word in text for word in (">1</span>", ">yes</span>", ">&lt;</span>")] == [True] * 3
+
+
+def test_an_evaluation_that_was_repeated_stands_on_the_page_once(tmp_path):
+    first, again = (record("run", value, model_hash="w", data_hash="d") for value in (60.0, 61.0))
+    run = write_run(tmp_path / "run", results=[first, first, again])
+    copy = write_lines(tmp_path / "copy.jsonl", [again])
+    page = write_report([run, copy], tmp_path / "out")
+    text = " ".join(text_of(page).split())
+    assert "61.0" in text and "60.0" not in text and "(1 evaluations)" in text
+    assert len((tmp_path / "out" / "results.csv").read_text().splitlines()) == 2
 
 
 def test_the_page_names_no_other_address(tmp_path):
@@ -354,6 +385,20 @@ def test_a_diagnosis_is_shown_from_a_file_a_folder_or_a_run(tmp_path):
     for path in (run, run / "doctor.json"):
         text = text_of(write_report([path], tmp_path / "out"))
         assert "half of it is dead" in text and "3.5" in text and "CKA" in text
+
+
+@pytest.mark.parametrize("odd", [[{}], [1, None, "x"], {}, "teachers", [{"name": {"<b>": [1]}, "norm": "x"}]])
+def test_odd_values_in_a_diagnosis_an_environment_and_alarms_make_a_page(tmp_path, odd):
+    run = write_run(tmp_path / "run", odd=odd, optim=odd)
+    doctor = {"teachers": odd if isinstance(odd, list) else [odd], "pairs": odd, "warnings": odd, "data": odd}
+    (run / "doctor.json").write_text(json.dumps(doctor))
+    (run / "environment.json").write_text(json.dumps({"command": odd, "packages": odd, "x": odd}))
+    write_lines(run / "alarms.jsonl", [{"step": odd, "alarm": odd, "message": odd}, {}])
+    other = write_run(tmp_path / "other")
+    for paths in ([run], [run, other], [run / "doctor.json"]):
+        page = write_report(paths, tmp_path / "out")
+        check_page(page)
+        assert "<b>" not in page.read_text()
 
 
 def test_two_hundred_runs_stay_below_the_limit(tmp_path):

@@ -6,38 +6,44 @@ import random
 import pytest
 
 from unic.core.errors import ConfigError
-from unic.tools.report.charts import colours, radar_chart, ranked
+from unic.core.results import StoredResult
+from unic.tools.report.baselines import choose_baselines
+from unic.tools.report.charts import colours, relative_chart
+from unic.tools.report.comparison import Comparison, compare, ratio
 from unic.tools.report.config_diff import MISSING, flat, split_by_difference
 from unic.tools.report.curves import in_order, panels, series, thinned
-from unic.tools.report.relative_to_teacher import baselines, ratio, relative
-from unic.tools.report.results_table import grid, header
 
 
-def record(model: str, value: float, dataset: str = "dtd", **more) -> dict:
-    return {"model": model, "dataset": dataset, "evaluation": "knn", "metric": "top1", "value": value} | more
+def result(model: str, value: float, dataset: str = "dtd", **more) -> StoredResult:
+    fields = {"model": model, "dataset": dataset, "evaluation": "knn", "metric": "top1", "value": value}
+    return StoredResult(**fields | more)
+
+
+def relative(results: list[StoredResult], baselines: list[str]) -> Comparison:
+    return compare(results, baselines).relative()
 
 
 DEPTH = {"metric": "rmse", "unit": "m", "higher_is_better": False}
 RESULTS = [
-    record("dino", 50.0), record("ibot", 40.0), record("student", 60.0),
-    record("dino", 0.5, "nyud", **DEPTH), record("ibot", 0.4, "nyud", **DEPTH), record("student", 0.8, "nyud", **DEPTH),
+    result("dino", 50.0), result("ibot", 40.0), result("student", 60.0),
+    result("dino", 0.5, "nyud", **DEPTH), result("ibot", 0.4, "nyud", **DEPTH), result("student", 0.8, "nyud", **DEPTH),
 ]  # fmt: skip
 
 
 def test_values_are_relative_to_the_best_teacher_and_turned_round_where_less_is_better():
-    found = relative(RESULTS, ["dino", "ibot"])
-    assert found.of_teachers
+    comparison = relative(RESULTS, ["dino", "ibot"])
+    assert comparison.baselines == ["dino", "ibot"]
     # 60 of the 50 of dino; 0.4 of ibot by 0.8.
-    assert found.values["student"] == pytest.approx([120.0, 50.0])
-    assert found.values["dino"] == pytest.approx([100.0, 80.0])
-    assert found.values["ibot"] == pytest.approx([80.0, 100.0])
-    assert found.mean("student") == pytest.approx(85.0)
+    assert comparison.percents("student") == pytest.approx([120.0, 50.0])
+    assert comparison.percents("dino") == pytest.approx([100.0, 80.0])
+    assert comparison.percents("ibot") == pytest.approx([80.0, 100.0])
+    assert comparison.mean_percent("student") == pytest.approx(85.0)
 
 
 def test_without_a_teacher_the_best_encoder_is_the_goal():
-    found = relative(RESULTS, [])
-    assert not found.of_teachers
-    assert found.values["student"] == pytest.approx([100.0, 50.0])
+    comparison = relative(RESULTS, ["not measured"])
+    assert not comparison.baselines
+    assert comparison.percents("student") == pytest.approx([100.0, 50.0])
 
 
 @pytest.mark.parametrize(
@@ -48,62 +54,68 @@ def test_there_is_no_ratio_of_what_is_missing_zero_or_negative(value, goal):
 
 
 def test_an_evaluation_that_no_teacher_has_is_no_axis_and_a_mean_needs_every_axis():
-    found = relative([*RESULTS, record("student", 30.0, "only")], ["dino", "ibot"])
-    assert [column.dataset for column in found.columns] == ["dtd", "nyud"]
-    found = relative([*RESULTS, record("dino", 30.0, "other")], ["dino", "ibot"])
-    assert found.values["student"][-1] is None and found.mean("student") is None
+    comparison = relative([*RESULTS, result("student", 30.0, "only")], ["dino", "ibot"])
+    assert [column.dataset for column in comparison.columns] == ["dtd", "nyud"]
+    comparison = relative([*RESULTS, result("dino", 30.0, "other")], ["dino", "ibot"])
+    assert comparison.percents("student")[-1] is None and comparison.mean_percent("student") is None
 
 
 def test_of_a_model_measured_twice_the_later_value_counts_even_when_it_is_no_number():
-    assert relative([*RESULTS, record("student", 45.0)], ["dino"]).values["student"][0] == pytest.approx(90.0)
-    assert relative([*RESULTS, record("student", math.nan)], ["dino"]).values["student"][0] is None
+    percents = relative([*RESULTS, result("student", 45.0)], ["dino"]).percents("student")
+    assert percents[0] == pytest.approx(90.0)
+    assert relative([*RESULTS, result("student", math.nan)], ["dino"]).percents("student")[0] is None
 
 
 def test_numbers_of_other_images_are_never_compared():
-    results = [record("dino", 50.0, data_hash="a" * 64), record("student", 60.0, data_hash="b" * 64)]
-    columns, rows = grid(results, ["dino"])
-    assert [header(column, columns)[-1] for column in columns] == ["data aaaaaaaa", "data bbbbbbbb"]
-    assert rows["student"][0].value is None and rows["student"][1].difference is None
+    results = [result("dino", 50.0, data_hash="a" * 64), result("student", 60.0, data_hash="b" * 64)]
+    comparison = compare(results, ["dino"])
+    headers = [comparison.header(column)[-1] for column in comparison.columns]
+    assert headers == ["data aaaaaaaa", "data bbbbbbbb"]
+    cells = comparison.rows["student"]
+    assert cells[0].value is None and cells[1].difference is None
 
 
 def test_students_are_ranked_by_their_mean_and_untrained_ones_are_none():
     results = [
         *RESULTS,
-        record("better", 99.0),
-        record("better", 0.3, "nyud", **DEPTH),
-        record("student untrained", 9.0),
+        result("better", 99.0),
+        result("better", 0.3, "nyud", **DEPTH),
+        result("student untrained", 9.0),
     ]
-    assert ranked(relative(results, ["dino", "ibot"]), ["dino", "ibot"]) == ["better", "student"]
+    assert relative(results, ["dino", "ibot"]).ranked_students() == ["better", "student"]
 
 
 def test_baselines_are_the_teachers_of_the_recipes_whatever_options_they_had():
-    results = [record(model, 1.0) for model in ("dino", "dinov2_vitb14_reg", "student")]
-    assert baselines(results, ["dino?image_size=96"]) == ["dino"]
-    assert baselines(
-        [record("seven", 1.0, reference="file:/runs/seven/encoder.safetensors")], ["file:/x/seven.pt"]
+    results = [result(model, 1.0) for model in ("dino", "dinov2_vitb14_reg", "student")]
+    assert choose_baselines(results, ["dino?image_size=96"]) == ["dino"]
+    assert choose_baselines(
+        [result("seven", 1.0, reference="file:/runs/seven/encoder.safetensors")], ["file:/x/seven.pt"]
     ) == ["seven"]
 
 
 def test_without_a_recipe_teachers_are_known_by_their_reference_or_name():
     results = [
-        record("efficientnet_lite0", 1.0), record("mine", 1.0, reference="timm:resnet10t?pretrained=0"),
-        record("student", 1.0, reference="runs/student"), record("odd?name:[x]", 1.0),
+        result("efficientnet_lite0", 1.0), result("mine", 1.0, reference="timm:resnet10t?pretrained=0"),
+        result("student", 1.0, reference="runs/student"), result("odd?name:[x]", 1.0),
     ]  # fmt: skip
-    assert baselines(results, []) == ["efficientnet_lite0", "mine"]
-    assert baselines(results, ["dino"]) == ["efficientnet_lite0", "mine"]  # the teacher was not measured
+    assert choose_baselines(results, []) == ["efficientnet_lite0", "mine"]
+    assert choose_baselines(results, ["dino"]) == [
+        "efficientnet_lite0",
+        "mine",
+    ]  # the teacher was not measured
 
 
 def test_a_baseline_can_be_any_model_with_a_result():
-    assert baselines(RESULTS, ["dino"], "student") == ["student"]
+    assert choose_baselines(RESULTS, ["dino"], "student") == ["student"]
     with pytest.raises(ConfigError, match="unknown baseline 'studnet'; did you mean student"):
-        baselines(RESULTS, ["dino"], "studnet")
+        choose_baselines(RESULTS, ["dino"], "studnet")
 
 
 def test_there_is_a_radar_from_three_evaluations_and_dots_below():
     def kind(sets: int, models: int) -> str | None:
-        results = [record(f"m{m}", 1.0 + m, f"set{s}") for s in range(sets) for m in range(models)]
-        chart = radar_chart(relative(results, []), [], {})
-        return chart and chart["kind"]
+        results = [result(f"m{m}", 1.0 + m, f"set{s}") for s in range(sets) for m in range(models)]
+        chart = relative_chart(compare(results), {})
+        return chart and chart.kind
 
     assert [kind(sets, 2) for sets in (0, 1, 2, 3, 24, 25)] == [
         None,
@@ -127,18 +139,18 @@ def test_a_thinned_curve_keeps_its_ends_its_extremes_and_its_order(count):
     rng = random.Random(count)
     values = [rng.gauss(0, 1) for _ in range(count)]
     values[count // 3], values[count // 2] = 50.0, -50.0
-    steps, kept = thinned((list(range(count)), values), 600)
+    steps, chosen = thinned((list(range(count)), values), 600)
     assert len(steps) <= 602
     assert steps[0] == 0 and steps[-1] == count - 1 and steps == sorted(set(steps))
-    assert max(kept) == 50.0 and min(kept) == -50.0
-    assert all(values[step] == value for step, value in zip(steps, kept, strict=True))
+    assert max(chosen) == 50.0 and min(chosen) == -50.0
+    assert all(values[step] == value for step, value in zip(steps, chosen, strict=True))
 
 
 def test_every_stretch_of_a_thinned_curve_keeps_its_least_and_greatest_value():
     values = [math.sin(step / 7) * (1 + step % 5) for step in range(5000)]
-    steps, kept = thinned((list(range(5000)), values), 100)
+    steps, chosen = thinned((list(range(5000)), values), 100)
     for start in range(0, 5000, 500):  # ten stretches of fifty together
-        here = [v for s, v in zip(steps, kept, strict=True) if start <= s < start + 500]
+        here = [v for s, v in zip(steps, chosen, strict=True) if start <= s < start + 500]
         assert max(here) == max(values[start : start + 500]) and min(here) == min(values[start : start + 500])
 
 
@@ -146,8 +158,8 @@ def test_a_short_curve_is_not_thinned_and_a_gap_stays_a_gap():
     curve = ([0, 1, 2], [1.0, math.nan, 3.0])
     assert thinned(curve, 600) == curve
     values = [math.nan if 4000 <= step < 6000 else 1.0 for step in range(10_000)]
-    _, kept = thinned((list(range(10_000)), values), 60)
-    assert any(map(math.isnan, kept)) and not all(map(math.isnan, kept))
+    _, chosen = thinned((list(range(10_000)), values), 60)
+    assert any(map(math.isnan, chosen)) and not all(map(math.isnan, chosen))
 
 
 def test_records_are_ordered_by_step_joined_and_null_becomes_a_gap():

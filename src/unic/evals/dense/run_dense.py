@@ -9,6 +9,7 @@ from unic.core import rng
 from unic.core.errors import DataError
 from unic.core.files import file_sha256, write_json
 from unic.core.progress import with_progress
+from unic.core.results import Result
 from unic.data.decode import read_pixels
 from unic.data.dense.annotations import size_of
 from unic.evals.dense.head_cache import train_or_load_head
@@ -16,7 +17,6 @@ from unic.evals.dense.prediction_images import panels_of, write_panel
 from unic.evals.dense.task import DenseTask
 from unic.evals.eval_data import EvalData
 from unic.evals.registry import EvalOptions
-from unic.evals.results import Result
 from unic.models.weights import read_weights
 
 log = logging.getLogger(__name__)

@@ -19,11 +19,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unic.core.errors import DataError, WeightsError
+from unic.core.results import Result
 from unic.evals.artifact_cache import load_artifact, save_artifact
 from unic.evals.eval_data import EvalData
 from unic.evals.linear.trainval_split import check_features, split_trainval
 from unic.evals.protocols.logreg import LogregConfig
-from unic.evals.results import Result
 from unic.evals.splits import ranking
 
 log = logging.getLogger(__name__)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from unic.core.errors import ConfigError
+from unic.core.results import Result
 from unic.evals.registry import EVALUATIONS, EvalOptions, Evaluation, own_settings
-from unic.evals.results import Result
 
 if TYPE_CHECKING:
     from unic.evals.eval_data import EvalData

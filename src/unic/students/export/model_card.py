@@ -6,11 +6,12 @@ Nothing is guessed: what the run does not say is "not recorded".
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from unic.core.files import read_lines
+from unic.core.markdown import escape, table
+from unic.core.results import latest, read_results
 from unic.students.export.licences import hub_name, statement
 from unic.students.export.parity import Parity
 from unic.students.loaded_student import LoadedStudent
@@ -66,7 +67,7 @@ def model_card(
         "How to load it": f"{what}.\n\n```python\n{usage.strip()}\n```" + (f"\n\n{notes}" if notes else ""),
         "Teachers": _teachers(student, licences),
         "Data": _data(student),
-        "Recipe": _recipe(student) if origin is None else _table(["origin", ""], _rows(origin)),
+        "Recipe": _recipe(student) if origin is None else table(["origin", ""], _rows(origin)),
         "Results": _results(student),
         "Parity": _parity(parity),
     }
@@ -148,7 +149,7 @@ def _teachers(student: LoadedStudent, licences: Mapping[str, str | None]) -> str
         ]
         for name, text in licences.items()
     ]
-    return _table(["teacher", "loaded as", "licence", "sha256 of weights and preprocessing"], rows)
+    return table(["teacher", "loaded as", "licence", "sha256 of weights and preprocessing"], rows)
 
 
 def _data(student: LoadedStudent) -> str:
@@ -165,33 +166,25 @@ def _recipe(student: LoadedStudent) -> str:
     rows.append(["Steps done", str(student.facts.get("step", _NOT_RECORDED))])
     whole = json.dumps(student.config, indent=2)
     details = f"<details><summary>The whole recipe</summary>\n\n```json\n{whole}\n```\n\n</details>"
-    return f"{_table(['field', 'value'], rows)}\n\n{details}"
+    return f"{table(['field', 'value'], rows)}\n\n{details}"
 
 
 def _results(student: LoadedStudent) -> str:
     path = (student.source if student.source.is_dir() else student.source.parent) / "results.jsonl"
-    lines = read_lines(path) if student.config and path.is_file() else []
-    lines = [
-        line
-        for line in lines
-        if {"model", "dataset", "metric", "value"} <= line.keys() and math.isfinite(line["value"])
-    ]
-    # An evaluation may have been repeated: the last one of each counts.
-    facts = ("model", "dataset", "evaluation", "metric", "protocol", "model_hash", "data_hash")
-    records = {tuple(str(line.get(fact)) for fact in facts): line for line in lines}.values()
+    results, _ = read_results(path) if student.config and path.is_file() else ([], [])
     rows = [
         [
-            str(record["model"]),
-            str(record["dataset"]),
-            f"{record.get('evaluation', '')} {record['metric']}".strip(),
-            f"{record['value']:.4g} {record.get('unit', '%')}",
-            str(record.get("protocol", _NOT_RECORDED)),
+            escape(result.model),
+            escape(result.dataset),
+            escape(f"{result.evaluation} {result.metric}".strip()),
+            f"{result.value:.4g} {escape(result.unit)}",
+            escape(result.protocol) or _NOT_RECORDED,
         ]
-        for record in records
+        for result in latest(result for result in results if math.isfinite(result.value))
     ]
     if not rows:
         return f"Results: {_NOT_RECORDED}."
-    return _table(["model", "data set", "measure", "value", "protocol"], rows)
+    return table(["model", "data set", "measure", "value", "protocol"], rows)
 
 
 def _parity(parity: Parity) -> str:
@@ -204,7 +197,7 @@ def _parity(parity: Parity) -> str:
         f"{parity.precision} with those of unic's own encoder on {len(parity.images)} photographs "
         f"(tolerance {parity.tolerance:g}):"
     )
-    return f"{text}\n\n{_table(['absolute difference', 'largest', 'mean'], rows)}"
+    return f"{text}\n\n{table(['absolute difference', 'largest', 'mean'], rows)}"
 
 
 def _field(config: Mapping[str, Any], path: str) -> Any:
@@ -220,8 +213,3 @@ def _rows(facts: Mapping[str, Any]) -> list[list[str]]:
     """Numbers and texts; and that the recipe is not among them."""
     plain = {key: value for key, value in facts.items() if isinstance(value, str | int | float)}
     return [["recipe", _NOT_RECORDED], *([key, f"`{value}`"] for key, value in plain.items())]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, [":--"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)

@@ -1,1 +1,1 @@
-"""Results for people: tables of scores (tables.py), figures (plots.py, figures.py), one page of all of it (page.py)."""
+"""Results for people: tables of scores (results_table.py), figures (figures.py), one page of all of it (page.py)."""

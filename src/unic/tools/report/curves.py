@@ -1,13 +1,18 @@
 """The records of metrics.jsonl as curves: which there are, in which panels they belong, and fewer points of long."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-Record = Mapping[str, Any]
+# A record of metrics.jsonl: "step", and numbers by their names.
+Metrics = Mapping[str, Any]
 Series = tuple[list[int], list[float]]
 
+# Titles of panels that figures are made of, too.
+LOSS = "Loss"
+IMAGES_PER_TEACHER = "Images that keep each teacher"
 # An unstandardised start can be a hundred times the loss of the end; on a linear axis it would hide the rest.
 LOGARITHMIC_FROM = 30.0
 
@@ -24,29 +29,30 @@ class Curve:
 
 @dataclass(frozen=True)
 class CurvePanel:
-    """Curves that share an axis. share: values in [0, 1] that are shown in per cent."""
+    """Curves that share an axis. share: values in [0, 1] that are shown in per cent. zero: the axis begins at zero."""
 
     title: str
     unit: str
-    curves: tuple[Curve, ...]
+    curves: tuple[Curve, ...] = ()
     share: bool = False
+    zero: bool = False
     logarithmic: Literal["never", "offered", "where wide"] = "never"
 
 
-def series(metrics: Sequence[Record]) -> dict[str, Series]:
+def series(metrics: Sequence[Metrics]) -> dict[str, Series]:
     """Steps and values of every key that has a finite value; NaN in between, which breaks the line."""
-    found: dict[str, Series] = {}
+    curves: dict[str, Series] = {}
     for record in metrics:
         step = record.get("step")
         for name, value in record.items():
             if isinstance(step, int | float) and name != "step" and isinstance(value, int | float):
-                steps, values = found.setdefault(name, ([], []))
+                steps, values = curves.setdefault(name, ([], []))
                 steps.append(int(step))
                 values.append(float(value) if math.isfinite(value) else math.nan)
-    return {name: s for name, s in found.items() if not all(map(math.isnan, s[1]))}
+    return {name: s for name, s in curves.items() if not all(map(math.isnan, s[1]))}
 
 
-def in_order(metrics: Sequence[Record]) -> list[dict[str, Any]]:
+def in_order(metrics: Sequence[Metrics]) -> list[dict[str, Any]]:
     """By step, with null as NaN, for a line that goes from left to right; of a step written twice the later counts."""
     by_step: dict[int, dict[str, Any]] = {}
     for record in metrics:
@@ -60,28 +66,22 @@ def in_order(metrics: Sequence[Record]) -> list[dict[str, Any]]:
 def thinned(curve: Series, points: int) -> Series:
     """At most about `points` of a curve, with its first and last point and the least and greatest of every stretch.
 
-    A stretch of nothing but NaN keeps one, so that the gap is still seen.
+    A stretch of nothing but NaN keeps one, so that the gap is still drawn.
     """
     steps, values = curve
     if len(steps) <= points:
         return curve
     stretches = max(1, (points - 2) // 2)
-    kept = {0, len(steps) - 1}
+    chosen = {0, len(steps) - 1}
     for number in range(stretches):
         here = range(number * len(steps) // stretches, (number + 1) * len(steps) // stretches)
         finite = [index for index in here if math.isfinite(values[index])]
-        kept |= (
+        chosen |= (
             {min(finite, key=values.__getitem__), max(finite, key=values.__getitem__)}
             if finite
             else {here[0]}
         )
-    return [steps[index] for index in sorted(kept)], [values[index] for index in sorted(kept)]
-
-
-def teacher_and_token(name: str) -> tuple[str, str] | None:
-    """("dino", "cls") for "loss/dino/cls"; a teacher's name may hold slashes too."""
-    teacher, _, token = name.removeprefix("loss/").rpartition("/")
-    return (teacher, token) if name.startswith("loss/") and teacher else None
+    return [steps[index] for index in sorted(chosen)], [values[index] for index in sorted(chosen)]
 
 
 def panels(keys: Sequence[str]) -> list[CurvePanel]:
@@ -89,16 +89,16 @@ def panels(keys: Sequence[str]) -> list[CurvePanel]:
 
     keys: names in metrics.jsonl.
     """
-    found, used = [], {"step", "epoch"}
-    for title, unit, curve_of, options in _PANELS:
-        curves = tuple(curve for key in keys if key not in used and (curve := curve_of(key)))
+    result, used = [], {"step", "epoch"}
+    for panel, pattern in _PANELS:
+        matches = [match for key in keys if key not in used and (match := pattern.fullmatch(key))]
         # Totals first: they lie on top, and head the legend.
-        curves = tuple(sorted(curves, key=lambda curve: curve.teacher is not None))
+        curves = sorted(map(_curve, matches), key=lambda curve: curve.teacher is not None)
         if curves:
-            found.append(CurvePanel(title, unit, curves, **options))
+            result.append(replace(panel, curves=tuple(curves)))
             used |= {curve.key for curve in curves}
     rest = [key for key in keys if key not in used]
-    return found + [CurvePanel(key, "", (Curve(key, key),), logarithmic="where wide") for key in rest]
+    return result + [CurvePanel(key, "", (Curve(key, key),), logarithmic="where wide") for key in rest]
 
 
 def is_better_logarithmic(curves: Sequence[Series]) -> bool:
@@ -106,63 +106,42 @@ def is_better_logarithmic(curves: Sequence[Series]) -> bool:
     return bool(finite) and min(finite) > 0 and max(finite) / min(finite) > LOGARITHMIC_FROM
 
 
-def _loss(key: str) -> Curve | None:
-    if key in ("loss", "val/loss"):
-        return Curve("training" if key == "loss" else "validation", key)
-    if part := teacher_and_token(key):
-        return Curve(" ".join(part), key, *part)
-    return None
+_LABELS = {
+    "loss": "training", "val/loss": "validation", "fidelity/knn": "student", "grad_norm": "gradient norm",
+    "lr": "learning rate", "images_per_second": "images per second",
+}  # fmt: skip
 
 
-def _validation_loss(key: str) -> Curve | None:
-    part = teacher_and_token(key.removeprefix("val/")) if key.startswith("val/") else None
-    return Curve(" ".join(part), key, *part) if part else None
+def _curve(match: re.Match[str]) -> Curve:
+    groups = match.groupdict()
+    teacher, token = groups.get("teacher"), groups.get("token")
+    label = _LABELS.get(match[0]) or " ".join(filter(None, (teacher, token))) or match[0]
+    return Curve(label, match[0], teacher, token)
 
 
-def _alone(name: str, label: str) -> Callable[[str], Curve | None]:
-    return lambda key: Curve(label, key) if key == name else None
+def _keys(pattern: str) -> re.Pattern[str]:
+    """<teacher>, whose name may hold slashes too, and <token> stand for themselves."""
+    return re.compile(
+        pattern.replace("<teacher>", "(?P<teacher>.+)").replace("<token>", "(?P<token>[^/]+)"), re.DOTALL
+    )
 
 
-def _kept(key: str) -> Curve | None:
-    teacher = key.removeprefix("kept/")
-    return Curve(teacher, key, teacher) if teacher != key else None
-
-
-def _fidelity(ending: str) -> Callable[[str], Curve | None]:
-    """Curves "fidelity/<teacher>/<token>/<ending>"."""
-
-    def curve(key: str) -> Curve | None:
-        middle = key.removeprefix("fidelity/").removesuffix(f"/{ending}")
-        teacher, _, token = middle.rpartition("/")
-        if not teacher or key != f"fidelity/{middle}/{ending}":
-            return None
-        return Curve(f"{teacher} {token}", key, teacher, token)
-
-    return curve
-
-
-def _rank(key: str) -> Curve | None:
-    token = key.removeprefix("fidelity/rank/")
-    return Curve(token, key, None, token) if token != key else None
-
-
-def _knn(key: str) -> Curve | None:
-    if key == "fidelity/knn":
-        return Curve("student", key)
-    teacher = key.removeprefix("fidelity/").removesuffix("/knn")
-    return Curve(teacher, key, teacher) if key == f"fidelity/{teacher}/knn" else None
-
-
-_PANELS: list[tuple[str, str, Callable[[str], Curve | None], dict[str, Any]]] = [
-    ("Loss", "no unit", _loss, {"logarithmic": "where wide"}),
-    ("Validation loss by teacher", "no unit", _validation_loss, {"logarithmic": "where wide"}),
-    ("Explained variance of the teachers", "%, held-out images", _fidelity("explained"), {"share": True}),
-    ("Cosine to the teachers", "held-out images", _fidelity("cosine"), {}),
-    ("k-NN accuracy while training", "%, held-out images", _knn, {}),
-    ("Effective rank of the student", "dimensions", _rank, {}),
-    ("Images that keep each teacher", "%", _kept, {"share": True}),
-    ("Gradient norm", "before clipping", _alone("grad_norm", "gradient norm"), {"logarithmic": "where wide"}),
-    ("Learning rate", "", _alone("lr", "learning rate"), {"logarithmic": "offered"}),
-    ("Rate of the statistics", "weight of the newest batch", _alone("rate", "rate"), {"logarithmic": "offered"}),
-    ("Throughput", "images per second", _alone("images_per_second", "images per second"), {}),
+_PANELS = [
+    (CurvePanel(LOSS, "no unit", logarithmic="where wide"), _keys("loss|val/loss|loss/<teacher>/<token>")),
+    (
+        CurvePanel("Validation loss by teacher", "no unit", logarithmic="where wide"),
+        _keys("val/loss/<teacher>/<token>"),
+    ),
+    (
+        CurvePanel("Explained variance of the teachers", "%, held-out images", share=True),
+        _keys("fidelity/<teacher>/<token>/explained"),
+    ),
+    (CurvePanel("Cosine to the teachers", "held-out images"), _keys("fidelity/<teacher>/<token>/cosine")),
+    (CurvePanel("k-NN accuracy while training", "%, held-out images"), _keys("fidelity/(<teacher>/)?knn")),
+    (CurvePanel("Effective rank of the student", "dimensions"), _keys("fidelity/rank/<token>")),
+    (CurvePanel(IMAGES_PER_TEACHER, "%", share=True, zero=True), _keys("kept/<teacher>")),
+    (CurvePanel("Gradient norm", "before clipping", logarithmic="where wide"), _keys("grad_norm")),
+    (CurvePanel("Learning rate", "", logarithmic="offered"), _keys("lr")),
+    (CurvePanel("Rate of the statistics", "weight of the newest batch", logarithmic="offered"), _keys("rate")),
+    (CurvePanel("Throughput", "images per second", zero=True), _keys("images_per_second")),
 ]  # fmt: skip

@@ -1,23 +1,20 @@
 """What a report is made of: run folders, files of results, diagnoses and pictures, read without changing anything."""
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from unic.core.config import read_json
 from unic.core.errors import ConfigError
+from unic.core.files import parse_lines
+from unic.core.results import StoredResult, damaged_lines, latest, read_results
 from unic.models.student import ENCODER_FILE
 from unic.tools.report.curves import in_order
 
 log = logging.getLogger(__name__)
-
-_WORDS = ("evaluation", "protocol", "unit", "model_hash", "data_hash", "reference")
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -33,11 +30,11 @@ class Run:
 
     folder: Path
     name: str = ""
-    config: Record | None = None
-    environment: Record | None = None
+    config: dict[str, Any] | None = None
+    environment: dict[str, Any] | None = None
     metrics: Sequence[Mapping[str, Any]] = field(default_factory=list)
-    alarms: list[Record] = field(default_factory=list)
-    doctor: Record | None = None
+    alarms: list[dict[str, Any]] = field(default_factory=list)
+    doctor: dict[str, Any] | None = None
     pictures: list[ReportPicture] = field(default_factory=list)
     is_finished: bool = False
 
@@ -50,14 +47,16 @@ class Run:
 
 @dataclass
 class ReportInputs:
-    """results: records in which every model has a name of its own, and `reference` says what it was measured as.
+    """What the paths hold.
 
+    results: every model has a name of its own, and of a number measured twice only the later is there.
+    doctors: by where they were read, the content of files doctor.json outside of runs.
     notes: sentences about what was passed over.
     """
 
     runs: list[Run] = field(default_factory=list)
-    results: list[Record] = field(default_factory=list)
-    doctors: list[tuple[str, Record]] = field(default_factory=list)
+    results: list[StoredResult] = field(default_factory=list)
+    doctors: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     pictures: list[ReportPicture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -75,26 +74,27 @@ def read_report_inputs(paths: Sequence[Path]) -> ReportInputs:
         raise ConfigError(
             "nothing to report on; name run folders or files of results: unic report RUN --out DIR"
         )
-    inputs, measured = ReportInputs(), []
+    inputs, places = ReportInputs(), []
     for path in dict.fromkeys(paths):
         if not path.exists():
             raise FileNotFoundError(
                 f"{path}: no such file or folder; wanted a run folder or a file of results"
             )
         read = _read_folder if path.is_dir() else _read_file
-        measured += read(path, inputs)
+        places += read(path, inputs)
     for run, name in zip(inputs.runs, _names([run.folder for run in inputs.runs]), strict=True):
         run.name = name
-    inputs.results = _told_apart(measured, inputs)
+    inputs.results = latest(_with_distinct_names(places, inputs))
     if not (inputs.runs or inputs.results or inputs.doctors or inputs.pictures):
         raise ConfigError(f"nothing to report on: no result in {', '.join(map(str, paths))}")
     return inputs
 
 
-Measured = list[tuple[Path, list[Record]]]
+# A folder or file, and the results in it.
+Place = tuple[Path, list[StoredResult]]
 
 
-def _read_folder(folder: Path, inputs: ReportInputs) -> Measured:
+def _read_folder(folder: Path, inputs: ReportInputs) -> list[Place]:
     is_run = (folder / "config.json").is_file()
     pictures, doctor = _pictures(folder, inputs), _doctor(folder / "doctor.json", inputs)
     results = folder / "results.jsonl"
@@ -115,7 +115,7 @@ def _read_folder(folder: Path, inputs: ReportInputs) -> Measured:
     return [(folder, _results(results, inputs))] if results.is_file() else []
 
 
-def _read_file(path: Path, inputs: ReportInputs) -> Measured:
+def _read_file(path: Path, inputs: ReportInputs) -> list[Place]:
     if path.suffix == ".jsonl":
         results = _results(path, inputs)
         if not results:
@@ -127,7 +127,7 @@ def _read_file(path: Path, inputs: ReportInputs) -> Measured:
     raise ConfigError(f"{path} is neither a run folder, nor a file of results (.jsonl), nor a doctor.json")
 
 
-def _json(path: Path, inputs: ReportInputs) -> Record | None:
+def _json(path: Path, inputs: ReportInputs) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
@@ -141,14 +141,14 @@ def _json(path: Path, inputs: ReportInputs) -> Record | None:
     return None
 
 
-def _doctor(path: Path, inputs: ReportInputs) -> Record | None:
-    found = _json(path, inputs)
-    return found if found and isinstance(found.get("teachers"), list) else None
+def _doctor(path: Path, inputs: ReportInputs) -> dict[str, Any] | None:
+    content = _json(path, inputs)
+    return content if content and isinstance(content.get("teachers"), list) else None
 
 
 def _pictures(folder: Path, inputs: ReportInputs) -> list[ReportPicture]:
     """Those that pictures.json names, in the folder itself or in `pictures` below it."""
-    found = []
+    pictures = []
     for place in (folder, folder / "pictures"):
         listed = place / "pictures.json"
         if not listed.is_file():
@@ -163,58 +163,28 @@ def _pictures(folder: Path, inputs: ReportInputs) -> list[ReportPicture]:
             name = Path(str(entry.get("file", ""))).name if isinstance(entry, dict) else ""
             if name and (place / name).is_file():
                 title, caption = str(entry.get("title", name)), str(entry.get("caption", ""))
-                found.append(ReportPicture(place / name, title, caption))
+                pictures.append(ReportPicture(place / name, title, caption))
             else:
                 inputs.note(f"{listed}: the picture {name or entry!r} is not there")
-    return found
+    return pictures
 
 
-def _lines(path: Path, inputs: ReportInputs) -> list[Record]:
-    """The records of a file of JSON lines; damaged ones, such as a last one that a kill cut short, are left out.
-
-    Unlike a run that takes itself up again, this believes a whole last line without an end: other tools write such.
-    """
-    records, damaged = [], []
-    for number, line in enumerate(path.read_bytes().split(b"\n") if path.is_file() else [], start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if isinstance(record, dict):
-            records.append(record)
-        else:
-            damaged.append(number)
+def _lines(path: Path, inputs: ReportInputs) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    records, damaged = parse_lines(path, last_needs_end=False)
     if damaged:
-        inputs.note(f"{path}: a damaged or unfinished line is left out: {_first(damaged)}")
+        inputs.note(damaged_lines(path, damaged))
     return records
 
 
-def _first(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
-
-
-def _results(path: Path, inputs: ReportInputs) -> list[Record]:
-    """Records that name a model and what was measured; a value that is no number becomes NaN."""
-    records = []
-    lines = _lines(path, inputs)
-    for record in lines:
-        if not all(isinstance(record.get(name), str) for name in ("model", "dataset", "metric")):
-            continue
-        value = record.get("value")
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            value = math.nan
-        # What names a column is text, whatever another tool has written there.
-        words = {n: str(record[n]) for n in _WORDS if record.get(n) is not None}
-        rest = {name: item for name, item in record.items() if item is not None and name not in _WORDS}
-        records.append(rest | words | {"value": float(value)})
-    if len(records) < len(lines):
-        left_out = len(lines) - len(records)
-        inputs.note(f"{path}: {left_out} of {len(lines)} records are no results and are left out")
-    if count := sum(not math.isfinite(record["value"]) for record in records):
-        inputs.note(f"{path}: {count} of {len(records)} values are not finite numbers and shown as a dash")
-    return records
+def _results(path: Path, inputs: ReportInputs) -> list[StoredResult]:
+    results, remarks = read_results(path)
+    for remark in remarks:
+        inputs.note(remark)
+    if count := sum(not math.isfinite(result.value) for result in results):
+        inputs.note(f"{path}: {count} of {len(results)} values are not finite numbers and shown as a dash")
+    return results
 
 
 def _names(places: Sequence[Path]) -> list[str]:
@@ -229,27 +199,28 @@ def _names(places: Sequence[Path]) -> list[str]:
     return names
 
 
-def _told_apart(measured: Measured, inputs: ReportInputs) -> list[Record]:
+def _with_distinct_names(places: Sequence[Place], inputs: ReportInputs) -> list[StoredResult]:
     """All results; a name that is another network in another place is followed by that place.
 
     Two runs may both have called their student "student"; the weights say that these are two.
     """
     weights: dict[str, dict[Path, str]] = {}
-    for place, records in measured:
-        for record in records:
+    for place, results in places:
+        for result in results:
             # What was measured last in a place is what the name stands for there.
-            weights.setdefault(record["model"], {})[place] = str(record.get("model_hash") or "")
-    places = [place for place, _ in measured]
-    name_of = dict(zip(places, _names(places), strict=True))
+            weights.setdefault(result.model, {})[place] = result.model_hash
+    folders = [place for place, _ in places]
+    name_of = dict(zip(folders, _names(folders), strict=True))
     runs = {run.folder: run.name for run in inputs.runs}
-    results = []
-    for place, records in measured:
-        for record in records:
-            model, reference = record["model"], record.get("reference") or record["model"]
-            if len(set(weights[model].values())) > 1:
-                model = _in_place(model, place, runs.get(place), name_of[place])
-            results.append(record | {"model": model, "reference": reference})
-    return results
+    named = []
+    for place, results in places:
+        for result in results:
+            is_shared = len(set(weights[result.model].values())) > 1
+            model = (
+                _in_place(result.model, place, runs.get(place), name_of[place]) if is_shared else result.model
+            )
+            named.append(replace(result, model=model, reference=result.reference or result.model))
+    return named
 
 
 def _in_place(model: str, place: Path, run: str | None, name: str) -> str:

@@ -77,8 +77,8 @@ function chart(figure) {
   plot.setAttribute("role", "group");
   plot.setAttribute("aria-roledescription", "chart");
   plot.setAttribute("aria-label", `${spec.title}. Left and right arrow keys read the values.`);
-  const said = element("span", { className: "hidden" }, figure);
-  said.setAttribute("aria-live", "polite");
+  const announcement = element("span", { className: "hidden" }, figure);
+  announcement.setAttribute("aria-live", "polite");
   let drawn = null, stop = null, tip = null, width = 0;
 
   function draw() {
@@ -86,7 +86,7 @@ function chart(figure) {
     if (!width) return;
     plot.replaceChildren();
     tip = null;
-    drawn = kind(plot, spec, width, (index) => shown[index]);
+    drawn = kind(plot, spec, width, spec.series.filter((_, index) => shown[index]));
     if (stop !== null) point(Math.min(stop, drawn.stops - 1));
   }
 
@@ -132,7 +132,7 @@ function chart(figure) {
     if (!(event.key in moves)) return;
     event.preventDefault();
     point(moves[event.key]);
-    said.textContent = stop === null ? "" : drawn.at(stop).title + ": " +
+    announcement.textContent = stop === null ? "" : drawn.at(stop).title + ": " +
       drawn.at(stop).rows.map((row) => `${row.series.name} ${row.text}`).join("; ");
   });
 
@@ -174,7 +174,7 @@ function chart(figure) {
 
 function swatch(series) {
   const picture = shape("svg", { width: 22, height: 10, "aria-hidden": "true" });
-  const line = { x1: 1, x2: 21, y1: 5, y2: 5, "stroke-width": series.strong ? 3 : 2, "stroke-dasharray": DASHES[series.dash || 0] };
+  const line = { x1: 1, x2: 21, y1: 5, y2: 5, "stroke-width": series.strong ? 3 : 2, "stroke-dasharray": DASHES[series.dash] };
   shape("line", line, picture).style.stroke = colour(series);
   if (series.dots) shape("circle", { cx: 11, cy: 5, r: 3.2 }, picture).style.fill = colour(series);
   return picture;
@@ -183,16 +183,16 @@ function swatch(series) {
 function ticks(low, high, count) {
   const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= raw * 0.999);
-  const found = [];
-  for (let index = Math.ceil(low / step - 1e-9); index * step <= high + step * 1e-9; index++) found.push(+(index * step).toPrecision(12));
-  return found;
+  const levels = [];
+  for (let index = Math.ceil(low / step - 1e-9); index * step <= high + step * 1e-9; index++) levels.push(+(index * step).toPrecision(12));
+  return levels;
 }
 
 function logarithmicTicks(low, high) {
-  const found = [], decades = Math.log10(high / low), factors = decades > 3 ? [1] : decades > 1 ? [1, 3] : [1, 2, 3, 5, 7];
+  const levels = [], decades = Math.log10(high / low), factors = decades > 3 ? [1] : decades > 1 ? [1, 3] : [1, 2, 3, 5, 7];
   for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++)
-    for (const factor of factors) if (factor * 10 ** power >= low && factor * 10 ** power <= high) found.push(+(factor * 10 ** power).toPrecision(6));
-  return found.length > 1 ? found : ticks(low, high, 4).filter((value) => value > 0);
+    for (const factor of factors) if (factor * 10 ** power >= low && factor * 10 ** power <= high) levels.push(+(factor * 10 ** power).toPrecision(6));
+  return levels.length > 1 ? levels : ticks(low, high, 4).filter((value) => value > 0);
 }
 
 const centre = (text) => ({ "text-anchor": "middle", ...text });
@@ -216,7 +216,7 @@ function path(parent, points, series, closed = false) {
     text += x === null ? "" : `${pen}${x.toFixed(1)} ${y.toFixed(1)}`;
     pen = x === null ? "M" : "L";
   }
-  const attributes = { d: text + (closed ? "Z" : ""), class: series.strong ? "line strong" : "line", "stroke-dasharray": DASHES[series.dash || 0] };
+  const attributes = { d: text + (closed ? "Z" : ""), class: series.strong ? "line strong" : "line", "stroke-dasharray": DASHES[series.dash] };
   const node = shape("path", attributes, parent);
   node.style.stroke = colour(series);
   return node;
@@ -224,13 +224,12 @@ function path(parent, points, series, closed = false) {
 
 // ---- curves over steps ----
 
-function lines(plot, spec, width, isShown) {
+function lines(plot, spec, width, visible) {
   const height = width > 620 ? 320 : 230, left = 54, right = 14, top = 8, bottom = 30;
   const picture = shape("svg", { viewBox: `0 0 ${width} ${height}`, height }, plot);
-  const visible = spec.series.map((series, index) => ({ series, index })).filter(({ index }) => isShown(index));
   const usable = (value) => value !== null && (!spec.log || value > 0);
-  const values = visible.flatMap(({ series }) => series.y.filter(usable));
-  const all = visible.flatMap(({ series }) => series.x);
+  const values = visible.flatMap((series) => series.y.filter(usable));
+  const all = visible.flatMap((series) => series.x);
   const marks = shape("g", {}, null);
   if (!values.length) {
     const reason = visible.length ? "nothing above zero to show on a log scale" : "every curve is switched off";
@@ -262,7 +261,7 @@ function lines(plot, spec, width, isShown) {
   }
   label(picture, left - 8, height - bottom + 18, "step", { "text-anchor": "end" });
 
-  for (const { series } of [...visible].reverse()) {
+  for (const series of [...visible].reverse()) {
     const points = series.x.map((step, index) => (usable(series.y[index]) ? [x(step), y(series.y[index])] : [null, null]));
     path(picture, points, series);
     if (series.dots || points.length < 20) for (const [a, b] of points) if (a !== null) dot(picture, a, b, series, 2.6);
@@ -276,7 +275,7 @@ function lines(plot, spec, width, isShown) {
     at(stop) {
       const step = steps[stop], rows = [];
       shape("line", { x1: x(step), x2: x(step), y1: top, y2: height - bottom, class: "cursor" }, marks);
-      for (const { series } of visible) {
+      for (const series of visible) {
         const index = closest(series.x, step), value = series.y[index];
         if (Math.abs(series.x[index] - step) > tolerance) continue;
         const elsewhere = series.x[index] === step ? "" : ` (step ${number(series.x[index])})`;
@@ -301,8 +300,8 @@ function closest(sorted, value) {
 
 // ---- relative to the best teacher ----
 
-function range(spec, isShown) {
-  const values = spec.series.flatMap((series, index) => (isShown(index) ? series.y.filter((value) => value !== null) : []));
+function range(visible) {
+  const values = visible.flatMap((series) => series.y.filter((value) => value !== null));
   const low = Math.min(100, ...values), high = Math.max(100, ...values), spread = Math.max(high - low, 2);
   const step = [0.5, 1, 2, 5, 10, 20, 50, 100].find((size) => spread / size <= 5) || 200;
   const first = Math.max(0, step * Math.floor((low - spread * 0.08) / step)), last = high + spread * 0.06, levels = [];
@@ -312,17 +311,17 @@ function range(spec, isShown) {
 
 const percent = (value) => (value === null ? dash : `${value.toFixed(1)}\u202f%`);
 
-function valuesAt(spec, axis, isShown) {
-  return spec.series.map((series, index) => ({ series, index })).filter(({ index }) => isShown(index))
-    .map(({ series }) => ({ series, text: `${series.text[axis]}\u2002(${percent(series.y[axis])})`, value: series.y[axis] }))
+function valuesAt(visible, axis) {
+  return visible
+    .map((series) => ({ series, text: `${series.text[axis]}\u2002(${percent(series.y[axis])})`, value: series.y[axis] }))
     .sort((a, b) => (b.value ?? -1) - (a.value ?? -1));
 }
 
-function radar(plot, spec, width, isShown) {
+function radar(plot, spec, width, visible) {
   const small = width < 480, height = small ? width * 1.02 : Math.min(width * 0.78, 560);
   const [cx, cy] = [width / 2, height / 2], radius = Math.min(height / 2 - 46, width / 2 - (small ? 62 : 130));
   const picture = shape("svg", { viewBox: `0 0 ${width} ${height}`, height }, plot);
-  const { low, high, levels } = range(spec, isShown), count = spec.axes.length;
+  const { low, high, levels } = range(visible), count = spec.axes.length;
   const at = (axis, value) => {
     const angle = (2 * Math.PI * axis) / count - Math.PI / 2, length = (radius * (value - low)) / (high - low);
     return [cx + length * Math.cos(angle), cy + length * Math.sin(angle)];
@@ -345,14 +344,14 @@ function radar(plot, spec, width, isShown) {
       shape("title", {}, node).textContent = axis.label.join(" ");
     });
   });
-  const alone = spec.series.filter((series, index) => series.strong && isShown(index)).length === 1;
-  spec.series.map((series, index) => ({ series, index })).reverse().filter(({ index }) => isShown(index)).forEach(({ series }) => {
+  const alone = visible.filter((series) => series.strong).length === 1;
+  for (const series of [...visible].reverse()) {
     const points = series.y.map((value, axis) => (value === null ? [null, null] : at(axis, value)));
     const whole = points.every(([x]) => x !== null);
     const outline = path(picture, whole ? points : [...points, points[0]], series, whole);
     if (series.strong && whole && alone) { outline.style.fill = colour(series); outline.style.fillOpacity = 0.07; }
     for (const [x, y] of points) if (x !== null) dot(picture, x, y, series, series.strong ? 3.4 : 2.6);
-  });
+  }
   for (const value of levels) {
     const [x, y] = at(0, value);
     const text = label(picture, x - 6, y + 4, `${value}`, { "text-anchor": "end" });
@@ -368,7 +367,7 @@ function radar(plot, spec, width, isShown) {
     at(axis) {
       const [x, y] = at(axis, high);
       shape("line", { x1: cx, y1: cy, x2: x, y2: y, class: "cursor" }, marks);
-      const rows = valuesAt(spec, axis, isShown);
+      const rows = valuesAt(visible, axis);
       for (const row of rows) if (row.value !== null) dot(marks, ...at(axis, row.value), row.series, 4.4);
       // In the corner that is furthest from the axis; below, where there are no free corners.
       const corner = (w, h) => (small ? [0, height - 24] : [x < cx ? width - w : 0, y < cy ? height - h : 0]);
@@ -378,9 +377,9 @@ function radar(plot, spec, width, isShown) {
 }
 
 // The same values where a radar would have fewer than three axes, or too many to read: a line of dots for each.
-function dots(plot, spec, width, isShown) {
+function dots(plot, spec, width, visible) {
   const rowHeight = 54, top = 6, bottom = 30, height = top + bottom + rowHeight * spec.axes.length;
-  const left = 10, right = 18, { low, high, levels } = range(spec, isShown);
+  const left = 10, right = 18, { low, high, levels } = range(visible);
   const picture = shape("svg", { viewBox: `0 0 ${width} ${height}`, height }, plot);
   const x = (value) => left + ((value - low) / (high - low)) * (width - left - right);
   for (const value of levels) {
@@ -394,9 +393,9 @@ function dots(plot, spec, width, isShown) {
     const text = label(picture, left, middle(index) - 16, axis.label.join("  "), { class: "strong" });
     text.style.cssText = "paint-order: stroke; stroke: var(--ground); stroke-width: 4px";
     shape("line", { x1: left, x2: width - right, y1: middle(index), y2: middle(index), class: "grid" }, picture);
-    spec.series.forEach((series, number) => {
-      if (isShown(number) && series.y[index] !== null) dot(picture, x(series.y[index]), middle(index), series, series.strong ? 6.5 : 5).style.fillOpacity = 0.85;
-    });
+    for (const series of visible.filter((series) => series.y[index] !== null)) {
+      dot(picture, x(series.y[index]), middle(index), series, series.strong ? 6.5 : 5).style.fillOpacity = 0.85;
+    }
   });
   const marks = shape("g", {}, picture);
   return {
@@ -404,7 +403,7 @@ function dots(plot, spec, width, isShown) {
     nearest: (_, py) => Math.max(0, Math.min(spec.axes.length - 1, Math.floor((py - top) / rowHeight))),
     at(axis) {
       shape("line", { x1: left, x2: width - right, y1: middle(axis), y2: middle(axis), class: "cursor" }, marks);
-      return { title: spec.axes[axis].label.join(" "), rows: valuesAt(spec, axis, isShown), place: () => [left, middle(axis) + 14] };
+      return { title: spec.axes[axis].label.join(" "), rows: valuesAt(visible, axis), place: () => [left, middle(axis) + 14] };
     },
   };
 }

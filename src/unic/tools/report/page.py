@@ -1,48 +1,45 @@
 """One page of all there is about some runs and results: index.html, and beside it tables and figures as files."""
 
 import base64
-import csv
 import hashlib
-import io
+import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
+from functools import cache
 from pathlib import Path
-from string import Template
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from unic.core.errors import ConfigError
 from unic.core.files import write_atomically
+from unic.tools.report.baselines import BEST_TEACHER, choose_baselines, teacher_name
 from unic.tools.report.charts import (
     FEWEST_POINTS,
     Chart,
     colours,
     comparison_charts,
     points_of_each,
-    radar_chart,
+    relative_chart,
     run_charts,
 )
-from unic.tools.report.figures import plot_radar, plot_runs
-from unic.tools.report.html import Html, join, script_json, tag
+from unic.tools.report.comparison import Comparison, compare
+from unic.tools.report.figures import loss_charts, plot_charts, plot_relative
 from unic.tools.report.inline_images import embed
-from unic.tools.report.inputs import ReportInputs, ReportPicture, Run, read_report_inputs
-from unic.tools.report.relative_to_teacher import BEST_TEACHER, baselines, relative, teacher_name
-from unic.tools.report.results_table import Record, grid, reported, to_markdown
-from unic.tools.report.sections import (  # fmt: skip
-    alarm_list,
-    chart_figures,
+from unic.tools.report.inputs import ReportInputs, ReportPicture, read_report_inputs
+from unic.tools.report.results_table import to_csv, to_markdown
+from unic.tools.report.sections import (
+    alarm,
     comparison_of_recipes,
     diagnosis,
-    environments,
     lead,
-    notes,
-    picture_grid,
-    provenance,
-    recipe,
-    result_table,
+    origin,
     run_state,
     table_of_runs,
 )
+from unic.tools.report.tables import are_numbers, is_finite, text_of
 from unic.version import __version__
 
 MAX_BYTES = 5_000_000
@@ -60,202 +57,173 @@ def write_report(paths: Sequence[Path], out: Path, baseline: str = BEST_TEACHER)
     baseline: the name of a model, or BEST_TEACHER: the teachers of the runs, or all teachers where none was measured.
     """
     inputs = read_report_inputs(paths)
-    compared = baselines(inputs.results, [t for run in inputs.runs for t in run.teachers], baseline)
+    teachers = [teacher for run in inputs.runs for teacher in run.teachers]
+    comparison = compare(inputs.results, choose_baselines(inputs.results, teachers, baseline))
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; the output must be a folder")
     out.mkdir(parents=True, exist_ok=True)
     for name in ("results.md", "results.csv", "radar.png", "radar.svg", "curves.png", "curves.svg"):
         (out / name).unlink(missing_ok=True)  # of an earlier report, which may have had more to show
-    colour_of = _colours(inputs, compared)
     if inputs.results:
-        shown = reported(inputs.results)
-        write_atomically(out / "results.md", to_markdown(shown, compared).encode())
-        write_atomically(out / "results.csv", results_csv(inputs.results, compared).encode())
-        found = relative(shown, compared)
-        if radar_chart(found, compared, colour_of):
-            for kind in ("png", "svg"):
-                plot_radar(found, compared, colour_of, out / f"radar.{kind}")
+        write_atomically(out / "results.md", to_markdown(comparison.main()).encode())
+        write_atomically(out / "results.csv", to_csv(comparison).encode())
+    content = PageContent(inputs, comparison)
+    losses = loss_charts({run.name: run.metrics for run in inputs.runs}, content.colour_of)
     for kind in ("png", "svg"):
-        plot_runs({run.name: run.metrics for run in inputs.runs}, colour_of, out / f"curves.{kind}")
+        if content.relative is not None:
+            plot_relative(content.relative, out / f"radar.{kind}")
+        if losses:
+            plot_charts(losses, out / f"curves.{kind}")
     page = out / "index.html"
-    write_atomically(page, render(inputs, compared).encode())
+    write_atomically(page, content.render().encode())
     return page
 
 
-def render(inputs: ReportInputs, baselines: Sequence[str]) -> str:
-    """The page, which needs nothing but itself. Pictures take what room the rest of it leaves."""
-    pictures = [*inputs.pictures, *(picture for run in inputs.runs for picture in run.pictures)]
-    without = _Page(inputs, baselines, pictures, {}).html()
-    if not pictures:
-        return without
-    addresses = embed(pictures, MAX_BYTES - len(without.encode()))
-    return _Page(inputs, baselines, pictures, addresses).html()
+class Section(NamedTuple):
+    """macro: of sections.html, which draws the content."""
+
+    anchor: str
+    heading: str
+    macro: str
+    content: Any
 
 
-def results_csv(results: Sequence[Record], baselines: Sequence[str]) -> str:
-    """A line for each number, all metrics of every evaluation, as spreadsheets and pandas read it."""
-    columns, rows = grid(results, baselines)
-    found = relative(results, baselines)
-    of_column = {column: number for number, column in enumerate(found.columns)}
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["model", "is_baseline", "dataset", "evaluation", "metric", "protocol", "unit", "higher_is_better", "value",
-         "spread", "is_best", "difference", "relative_percent", "data_hash"]
-    )  # fmt: skip
-    for model, cells in rows.items():
-        for column, cell in zip(columns, cells, strict=True):
-            if cell.value is None:
-                continue
-            ratio = found.values[model][of_column[column]] if column in of_column else None
-            writer.writerow(
-                [model, model in baselines, column.dataset, column.evaluation, column.metric, column.protocol,
-                 column.unit, column.higher_is_better, cell.value, cell.spread, cell.is_best, cell.difference, ratio,
-                 column.data_hash]
-            )  # fmt: skip
-    return text.getvalue()
+class PageContent:
+    """All that the page shows: its sections in order, and the charts that page.js draws in them."""
 
-
-class _Page:
-    """Its sections, in order, and the charts that page.js will draw in them."""
-
-    def __init__(
-        self,
-        inputs: ReportInputs,
-        baselines: Sequence[str],
-        pictures: Sequence[ReportPicture],
-        addresses: Mapping[ReportPicture, str],
-    ):
-        """addresses: of the pictures there is room for, as data."""
-        self.runs, self.results, self.baselines, self.addresses = (
-            inputs.runs, inputs.results, baselines, addresses,
-        )  # fmt: skip
-        self.shown = reported(inputs.results)
-        self.relative = relative(self.shown, baselines)
-        self.colour_of = _colours(inputs, baselines)
-        self.points = points_of_each(self.runs)
+    def __init__(self, inputs: ReportInputs, comparison: Comparison):
+        self.inputs, self.runs = inputs, inputs.runs
+        self.comparison, self.main = comparison, comparison.main()
+        self.colour_of = _colours(inputs, comparison.baselines)
+        self.goal = "teacher" if comparison.baselines else "encoder"
+        self.relative = relative_chart(self.main, self.colour_of)
+        self.points = points_of_each([run.metrics for run in self.runs])
         self.charts: dict[str, Chart] = {}
-        self.links: list[Html] = []
-        self.content: list[Html] = [notes([*inputs.notes, *self._remarks(pictures)])]
-        if self.results:
-            self._add("results", "Results", *self._results())
-        self._add_relative()
-        if len(self.runs) > 1:
-            self._add("runs", f"{len(self.runs)} runs", *self._compared_runs())
-            self._add("each-run", "Each run", *map(self._closable_run, self.runs))
-        for run in self.runs[: len(self.runs) == 1]:
-            self._add("run", f"Run {run.name}", tag("p", run_state(run), class_="quiet"), *self._run(run))
-        for name, doctor in inputs.doctors:
-            self._add(
-                "diagnosis", "Diagnosis of the teachers", tag("p", name, class_="note"), diagnosis(doctor)
-            )
-        self._add("pictures", "Pictures", picture_grid(inputs.pictures, addresses))
-        self._add("origin", "Environment and provenance", environments(self.runs), provenance(self.results))
-        self.title = _title(inputs)
+        self.charts_of: dict[str, dict[str, Chart]] = {}
+        self.sections = list(self._sections())
 
-    def html(self) -> str:
-        switch = tag("button", "\u25d0", type="button", class_="plain", id="scheme")
-        made = f"unic report, {time.strftime('%d %B %Y, %H:%M')}"
-        names = tag("div", tag("h1", self.title), tag("div", made, class_="quiet"))
-        masthead = tag("div", names, switch, class_="masthead")
-        navigation = tag("nav", tag("ul", *self.links), aria_label="Sections")
-        without_script = "Charts need JavaScript; curves.svg and radar.svg beside this page do not."
-        body = [
-            tag("header", masthead, lead(self.relative, self.baselines), navigation),
-            tag("main", tag("noscript", tag("p", without_script)), *self.content, id="content"),
-            tag("footer", f"Written by unic {__version__}. The page holds all it shows and loads nothing."),
+    def render(self) -> str:
+        """The page, which needs nothing but itself. Pictures take what room the rest of it leaves."""
+        pictures = [*self.inputs.pictures, *(picture for run in self.runs for picture in run.pictures)]
+        without_pictures = self._render(pictures, {})
+        if not pictures:
+            return without_pictures
+        return self._render(pictures, embed(pictures, MAX_BYTES - len(without_pictures.encode())))
+
+    def _render(self, pictures: Sequence[ReportPicture], addresses: Mapping[ReportPicture, str]) -> str:
+        """addresses: of the pictures there is room for, as data."""
+        left_out = [picture for picture in pictures if picture not in addresses]
+        template, script = templates().get_template("page.html"), _read("page.js")
+        sections = [
+            section
+            for section in self.sections
+            if section.macro != "pictures" or any(picture in addresses for picture in section.content)
         ]
-        here = files("unic.tools.report")
-        style, script = (here.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-        return Template(here.joinpath("page.html").read_text(encoding="utf-8")).substitute(
-            title=join([f"{self.title} \u00b7 unic report"]),
+        return template.render(
+            title=_title(self.inputs),
+            time=time.strftime("%d %B %Y, %H:%M"),
             version=__version__,
-            style=style,
-            script=script,
+            style=Markup(_read("page.css")),
+            script=Markup(script),
             # The browser runs this script and no other, whatever a name may try.
             script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
-            body=join(body),
-            data=script_json({"charts": self.charts}),
+            lead=lead(self.main),
+            remarks=[*self.inputs.notes, *self._remarks(len(pictures), left_out)],
+            sections=sections,
+            best=self.goal,
+            open_runs=OPEN_RUNS,
+            addresses=addresses,
+            charts=self.charts,
+            charts_of=self.charts_of,
         )
 
-    def _add(self, anchor: str, heading: str, *content: Html) -> None:
-        if any(content):
-            self.links.append(tag("li", tag("a", heading, href=f"#{anchor}")))
-            self.content += [tag("h2", heading, id=anchor), *content]
+    def _sections(self) -> Iterator[Section]:
+        inputs, runs = self.inputs, self.runs
+        if inputs.results:
+            has_room = len(self.comparison.columns) * len(self.comparison.rows) <= MAX_CELLS
+            has_gaps = any(not math.isfinite(result.value) for result in inputs.results)
+            content = {"main": self.main, "all": self.comparison, "has_room": has_room, "has_gaps": has_gaps}
+            yield Section("results", "Results", "results", content)
+        if self.relative is not None:
+            heading = f"Relative to the best {self.goal}"
+            yield Section("relative", heading, "relative", self._place([self.relative]))
+        if len(runs) > 1:
+            metrics = {run.name: run.metrics for run in runs}
+            charts = comparison_charts(metrics, self.colour_of, max(self.points, FEWEST_POINTS))
+            content = {
+                "table": table_of_runs(runs),
+                "recipes": comparison_of_recipes(runs),
+                "charts": self._place(charts),
+            }
+            yield Section("runs", f"{len(runs)} runs", "compared_runs", content)
+            yield Section("each-run", "Each run", "each_run", runs)
+        if len(runs) == 1:
+            yield Section("run", f"Run {runs[0].name}", "single_run", runs[0])
+        if self.points >= FEWEST_POINTS:
+            for run in runs:
+                self.charts_of[run.name] = self._place(run_charts(run.metrics, self.colour_of, self.points))
+        for file, doctor in inputs.doctors:
+            content = {"file": file, "doctor": doctor}
+            yield Section("diagnosis", "Diagnosis of the teachers", "doctor_file", content)
+        if inputs.pictures:
+            yield Section("pictures", "Pictures", "pictures", inputs.pictures)
+        if content := origin(runs, inputs.results):
+            yield Section("origin", "Environment and provenance", "origin", content)
 
-    def _remarks(self, pictures: Sequence[ReportPicture]) -> Iterator[str]:
+    def _place(self, charts: Sequence[Chart]) -> dict[str, Chart]:
+        """The charts by the names under which page.js reads them."""
+        named = {f"chart-{number}": chart for number, chart in enumerate(charts, start=len(self.charts))}
+        self.charts |= named
+        return named
+
+    def _remarks(self, num_pictures: int, left_out: Sequence[ReportPicture]) -> Iterator[str]:
         if self.runs and self.points < FEWEST_POINTS:
             yield f"{len(self.runs)} runs have too many curves for one page: they are compared, not shown one by one"
-        if left_out := [picture for picture in pictures if picture not in self.addresses]:
+        if left_out:
             named = ", ".join(str(picture.path) for picture in left_out[:5])
             yield (
-                f"{len(left_out)} of {len(pictures)} pictures are left out, because they cannot be read or the page "
+                f"{len(left_out)} of {num_pictures} pictures are left out, because they cannot be read or the page "
                 f"would be larger than {MAX_BYTES // 1_000_000} MB: {named}{', ...' if len(left_out) > 5 else ''}"
             )
 
-    def _results(self) -> Iterator[Html]:
-        yield result_table(self.shown, self.baselines)
-        columns, rows = grid(self.results, self.baselines)
-        if any(not math.isfinite(record["value"]) for record in self.results):
-            yield tag("p", "A dash also stands for a value that is not a finite number.", class_="note")
-        if len(columns) * len(rows) > MAX_CELLS:
-            yield tag("p", "All other metrics of the evaluations are in results.csv.", class_="note")
-        elif len(columns) > len(grid(self.shown, self.baselines)[0]):
-            summary = tag("summary", f"All metrics ({len(columns)})")
-            yield tag("details", summary, result_table(self.results, self.baselines))
 
-    def _add_relative(self) -> None:
-        if chart := radar_chart(self.relative, self.baselines, self.colour_of):
-            goal = "teacher" if self.relative.of_teachers else "encoder"
-            words = (
-                f"The dotted line, 100 %, is the best {goal} of each evaluation. Outside it is better, also where less "
-                "is better (the ratio is then turned round). The scale fits what is shown and does not begin at zero."
-            )
-            self._add(
-                "relative",
-                f"Relative to the best {goal}",
-                self._figures([chart]),
-                tag("p", words, class_="note"),
-            )
+@cache
+def templates() -> Environment:
+    """Escapes every value. Its JSON holds no sign that could end a script, and no number that JSON does not have."""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.policies["json.dumps_kwargs"] = {
+        "allow_nan": False,
+        "separators": (",", ":"),
+        "default": vars,  # charts are dataclasses
+    }
+    templates.filters |= {
+        "text": text_of, "state": run_state, "alarm": alarm, "diagnosis": diagnosis,
+        "json": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
+    }  # fmt: skip
+    templates.tests |= {"numbers": are_numbers, "finite": is_finite}
+    return templates
 
-    def _compared_runs(self) -> Iterator[Html]:
-        yield table_of_runs(self.runs)
-        yield tag("h3", "Where the recipes differ")
-        yield comparison_of_recipes(self.runs)
-        charts = comparison_charts(self.runs, self.colour_of, max(self.points, FEWEST_POINTS))
-        yield tag("div", self._figures(charts), class_="charts")
 
-    def _closable_run(self, run: Run) -> Html:
-        alarms = [tag("span", f"{len(run.alarms)} alarms", class_="badge warn")] if run.alarms else []
-        summary = tag("summary", f"{run.name} ", tag("span", run_state(run), class_="quiet"), *alarms)
-        is_open = len(self.runs) <= OPEN_RUNS
-        return tag("details", summary, tag("div", *self._run(run)), class_="run", open=is_open)
-
-    def _run(self, run: Run) -> Iterator[Html]:
-        yield alarm_list(run.alarms)
-        if not run.metrics:
-            yield tag("p", "No metrics are written yet.", class_="quiet")
-        elif self.points >= FEWEST_POINTS:
-            yield tag("div", self._figures(run_charts(run, self.colour_of, self.points)), class_="charts")
-        yield picture_grid(run.pictures, self.addresses)
-        if run.doctor:
-            yield join([tag("h3", "Diagnosis of the teachers"), diagnosis(run.doctor)])
-        yield recipe(run)
-
-    def _figures(self, new: Sequence[Chart]) -> Html:
-        return chart_figures(new, self.charts)
+def _read(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 def _colours(inputs: ReportInputs, baselines: Sequence[str]) -> dict[str, int]:
     """The same colour for a name in every chart and figure."""
     teachers = [teacher_name(teacher) for run in inputs.runs for teacher in run.teachers]
-    names = [*(record["model"] for record in inputs.results), *(run.name for run in inputs.runs)]
+    names = [*(result.model for result in inputs.results), *(run.name for run in inputs.runs)]
     return colours(list(dict.fromkeys([*baselines, *teachers])), names)
 
 
 def _title(inputs: ReportInputs) -> str:
     if len(inputs.runs) == 1:
         return inputs.runs[0].name
-    models = len({record["model"] for record in inputs.results})
+    models = len({result.model for result in inputs.results})
     parts = [f"{len(inputs.runs)} runs" if inputs.runs else "", f"{models} encoders" if models else ""]
     return ", ".join(filter(None, parts)) or "Diagnosis and pictures"

@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 
 from unic.core.errors import DataError
-from unic.tools.report.loss_plots import _series, _teacher_and_token, plot_losses
+from unic.tools.report.charts import TEXT_COLOUR
+from unic.tools.report.curves import panels, series
+from unic.tools.report.figures import MAX_NAMES, loss_charts, plot_charts, plot_losses
 
 TEACHERS = ("dino", "hf-hub:org/ibot")
 
@@ -35,10 +37,10 @@ def pixels(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("count", [1, 2, 50])
 def test_a_picture_of_1200_pixels_with_every_teachers_colour(tmp_path, count):
     plot_losses(metrics(count), tmp_path / "losses.png")
-    found = pixels(tmp_path / "losses.png")
-    assert found.shape == (800, 1200, 3)
+    image = pixels(tmp_path / "losses.png")
+    assert image.shape == (800, 1200, 3)
     for colour in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)):
-        assert (found == colour).all(axis=2).any()
+        assert (image == colour).all(axis=2).any()
     assert [path.name for path in tmp_path.iterdir()] == ["losses.png"]
 
 
@@ -80,12 +82,28 @@ def test_no_global_state_of_matplotlib_is_touched(tmp_path):
 
 
 def test_series_keep_steps_and_turn_infinities_into_gaps():
-    steps, values = _series([{"step": 1, "loss": 2}, {"step": 4, "loss": math.inf}, {"loss": 3}])["loss"]
+    steps, values = series([{"step": 1, "loss": 2}, {"step": 4, "loss": math.inf}, {"loss": 3}])["loss"]
     assert steps == [1, 4]
     assert values[0] == 2 and math.isnan(values[1])
 
 
 def test_teachers_may_have_slashes_in_their_names():
-    assert _teacher_and_token("loss/hf-hub:org/ibot/cls") == ("hf-hub:org/ibot", "cls")
-    assert _teacher_and_token("loss/dino") is None
-    assert _teacher_and_token("loss") is None
+    (panel,) = panels(["loss", "loss/hf-hub:org/ibot/cls"])
+    assert [(c.teacher, c.token) for c in panel.curves] == [(None, None), ("hf-hub:org/ibot", "cls")]
+    assert [panel.title for panel in panels(["loss/dino", "loss"])] == ["Loss", "loss/dino"]
+
+
+def test_the_figure_of_one_run_has_the_lines_and_colours_of_the_page():
+    losses, images = loss_charts({"run": metrics(30), "empty": []}, {"dino": 4, "hf-hub:org/ibot": 5})
+    assert [line.name for line in losses.series][:2] == ["training", "validation"]
+    assert [line.colour for line in losses.series] == [TEXT_COLOUR, TEXT_COLOUR, 4, 4, 5, 5]
+    assert [line.y[0] for line in images.series] == [75.0, 75.0] and images.zero
+
+
+def test_the_losses_of_several_runs_are_one_chart_and_a_long_legend_is_cut(tmp_path):
+    names = [f"run {number}" for number in range(MAX_NAMES + 5)]
+    (chart,) = loss_charts(dict.fromkeys(names, metrics(5)), {name: n for n, name in enumerate(names)})
+    assert [line.name for line in chart.series] == names
+    plot_charts([chart], tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text()  # words are drawn as shapes, and stand in comments beside them
+    assert "run 19" in text and "and 5 more" in text and "run 20" not in text

@@ -1,0 +1,67 @@
+"""Tables of values of any kind, as page.html draws them and page.js sorts them."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unic.tools.report.config_diff import MISSING
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A value for each row and column.
+
+    columns: pairs of a heading and the values of all rows.
+    rows: names of the rows, below the heading `corner`; None for rows without a name.
+    descending: headings whose first click brings the greatest to the top.
+    thousands: whole numbers are measurements, with thousands set apart; otherwise they may be seeds or names.
+    """
+
+    columns: Sequence[tuple[str, Sequence[Any]]]
+    rows: Sequence[str] | None = None
+    corner: str = ""
+    descending: Sequence[str] = ()
+    thousands: bool = False
+    note: str = ""
+
+    @property
+    def num_rows(self) -> int:
+        return max([len(self.rows or ()), *(len(values) for _, values in self.columns)])
+
+
+def table_of(records: Sequence[Mapping[str, Any]], names: Mapping[str, str], note: str = "") -> Table:
+    """A row for each record, a column for each field that any of them has.
+
+    names: headings of fields, where the name alone would not be understood.
+    """
+    fields = dict.fromkeys(name for record in records for name in record)
+    columns = [
+        (names.get(field, field.replace("_", " ")), [record.get(field) for record in records])
+        for field in fields
+    ]
+    return Table(columns=columns, note=note)
+
+
+def text_of(value: Any) -> str:
+    """A value of a configuration or a measurement, for a cell; a dash for none."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "–"  # noqa: RUF001 (a dash)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def are_numbers(values: Sequence[Any]) -> bool:
+    """Whether they make a column of numbers, which may have gaps."""
+    return all(
+        value is None or value == MISSING or (isinstance(value, int | float) and not isinstance(value, bool))
+        for value in values
+    )

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow check picture clean
 
 demo: .venv/demo.stamp
 	$(BIN)/unic demo
@@ -17,6 +17,9 @@ check: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+picture:
+	$(PYTHON) docs/draw_rooms.py
 
 .venv/%.stamp: pyproject.toml
 	test -d .venv || $(PYTHON) -m venv .venv

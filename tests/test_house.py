@@ -1,6 +1,8 @@
 """The house rules that a machine can check: who may import whom, no code from files, no hidden randomness."""
 
 import ast
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import unic
 ROOT = Path(unic.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-# Ranks of the design: a file imports its own package or lower ranks. Files at the top by name, packages by folder.
+# A file imports its own room or lower floors. Files at the top by name, rooms by folder.
 RANKS = {
     "version": 0, "core": 0, "method": 1, "models": 2,
     "teachers": 3, "data": 3, "kernels": 3, "students": 4,
@@ -64,6 +66,39 @@ def test_a_file_imports_its_own_package_or_lower_ranks(path: Path):
         assert other == own or same_floor_file or RANKS[other] < RANKS[own], (
             f"{module_name(path)} imports {name}"
         )
+
+
+def test_only_the_command_line_imports_tools():
+    for path in FILES:
+        if room(module_name(path)) not in ("tools", "cli"):
+            names = imports(ast.parse(path.read_text()))
+            assert not any(room(name) == "tools" for name in names), path
+
+
+def test_no_two_classes_share_a_name():
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(module_name(path))
+    # Every command has its Options, and says so in one word.
+    shared = {
+        name: modules
+        for name, modules in places.items()
+        if len(modules) > 1 and not all(module.startswith("unic.cli.") for module in modules)
+    }
+    assert not shared
+
+
+def test_the_picture_of_the_rooms_is_drawn_from_these_imports():
+    docs = ROOT.parent.parent / "docs"
+    if not (docs / "draw_rooms.py").exists():
+        pytest.skip("an installed package has no docs")
+    found = subprocess.run(
+        [sys.executable, "-c", "import draw_rooms as d; print(d.mermaid(d.imports_of_rooms()), end='')"],
+        cwd=docs, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert found.stdout in (docs / "architecture.md").read_text(), "rooms import others now: make picture"
 
 
 def test_there_is_no_import_cycle():
@@ -132,8 +167,5 @@ def test_type_checkers_of_users_are_told_that_the_package_is_typed():
 
 
 def test_import_unic_is_quick_because_it_does_not_import_torch():
-    import subprocess
-    import sys
-
     code = "import sys, unic; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

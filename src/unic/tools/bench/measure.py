@@ -15,7 +15,6 @@ import torch
 
 from unic.core.environment import environment
 from unic.data.worker_processes import auto_workers
-from unic.tools.bench.analytic_flops import analytic_flops
 from unic.tools.bench.data_throughput import DataThroughput, time_reading
 from unic.tools.bench.machine import commit, matmul_flops, processor
 from unic.tools.bench.options import BenchOptions
@@ -116,7 +115,6 @@ def measure(
         "teachers": facts.teachers,
         "flops_per_image": {
             "counted": whole.flops,
-            "modelled": analytic_flops(recipe),
             "student": whole.student_flops,
             "teachers": {teacher.reference: teacher.flops for teacher in whole.teachers},
         },

@@ -17,6 +17,7 @@ from unic.models.student import Student, build_encoder, build_student
 from unic.teachers import missing_weights, short_name
 from unic.teachers.fetch import WeightsFile
 from unic.teachers.load import outline_teacher
+from unic.tools.doctor.live_memory import parameter_bytes
 from unic.train.build_run import epoch_steps, micro_batch
 from unic.train.checkpoint import checkpoint_bytes
 from unic.train.recipe import Recipe
@@ -116,10 +117,10 @@ def estimate(recipe: Recipe, num_images: int | None) -> Estimate:
         teachers=tuple(_teacher(name, encoder, recipe) for name, encoder in encoders.items()),
         micro_batch=batch_size,
         memory=Memory(
-            weights=_num_bytes(student),
+            weights=parameter_bytes(student),
             gradients=trained,
             optimizer=2 * trained,
-            teachers=sum(_num_bytes(encoder) for encoder in encoders.values() if encoder),
+            teachers=sum(parameter_bytes(encoder) for encoder in encoders.values() if encoder),
             activations=activations,
         ),
         checkpoint_bytes=checkpoint_bytes(student),
@@ -242,10 +243,6 @@ def _like(tokens: Tokens) -> Tokens:
 
 def _num_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _num_bytes(module: nn.Module) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
 
 
 def _images(found: Estimate) -> str:

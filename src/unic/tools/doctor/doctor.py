@@ -21,6 +21,7 @@ from unic.tools.doctor.findings import Finding, TeacherFacts, find
 from unic.tools.doctor.metrics import PairMetrics, TeacherMetrics, pair_metrics, teacher_metrics
 from unic.tools.doctor.normalisation import Trial, declared, published, try_normalisations
 from unic.tools.doctor.sample_images import read_sample_images, spread
+from unic.tools.visualize.attention import has_attention
 from unic.version import __version__
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ def diagnose(
                 published=published(reference, encoder),
                 image_size=encoder.image_size,
                 grid=encoder.grid,
-                has_attention=any("attention" in type(part).__name__.lower() for part in encoder.modules()),
+                has_attention=has_attention(encoder),
             )
         )
         log.info("%s: %d images in %.1f s", encoder.name, len(pictures), time.monotonic() - began)

@@ -146,13 +146,16 @@ def _loss_of_mean(
     known: of other images, whose statistics are used, as in training: a dimension that was constant among them and
       is not any more is what makes a loss explode.
     """
-    width = tokens.shape[2]
-    standardizer = Standardizer(Widths(width, width), cfg)
-    standardizer.update(standardizer.moments(_as_patches(known)), 1.0)
-    target = standardizer(_as_patches(tokens)).patches
+    target = standardized(tokens, known, cfg)
     return token_loss(torch.zeros_like(target), target, LossConfig()).mean().item()
 
 
-def _as_patches(tokens: Float[Tensor, "M K D"]) -> Tokens:
-    """With a CLS token that nothing is asked of."""
-    return Tokens(tokens[:, 0], tokens)
+def standardized(
+    tokens: Float[Tensor, "M K D"], known: Float[Tensor, "_ K D"], cfg: StatisticsConfig
+) -> Float[Tensor, "M K D"]:
+    """Tokens with the mean and std of the known ones taken out, as in training."""
+    width = tokens.shape[2]
+    standardizer = Standardizer(Widths(width, width), cfg)
+    # As patches, with a CLS token that nothing is asked of.
+    standardizer.update(standardizer.moments(Tokens(known[:, 0], known)), 1.0)
+    return standardizer(Tokens(tokens[:, 0], tokens)).patches

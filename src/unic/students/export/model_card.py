@@ -71,12 +71,7 @@ def model_card(
         "Results": _results(student),
         "Parity": _parity(parity),
     }
-    lines = [
-        _front_matter(library, named),
-        f"# {student.name}",
-        first,
-        _summary(student, head),
-    ]
+    lines = [_front_matter(library, named), f"# {student.name}", first, _summary(student, head)]
     lines += [f"## {title}\n\n{text}" for title, text in sections.items()]
     return "\n\n".join(lines) + "\n"
 

@@ -95,12 +95,12 @@ def test_an_encoder_that_says_the_same_of_everything_gets_a_note(tmp_path: Path)
         ({"kinds": ("pca",), "heads": True}, "--heads is about attention; add attention to --kinds"),
         ({"kinds": ("attention",), "basis": "shared"}, "--basis is about pca"),
         ({"kinds": ("attention",), "foreground": True}, "--foreground is about pca"),
-        ({"kinds": ("pca",), "patch": (0.1, 0.2)}, "--patch is about similarity"),
+        ({"kinds": ("pca",), "patch": "0.1,0.2"}, "--patch is about similarity"),
     ],
 )
 def test_options_without_effect_are_a_sentence(choices: dict, said: str):
     with pytest.raises(ConfigError, match=said):
-        VisualizeOptions(**choices)
+        VisualizeOptions(**choices).check()
 
 
 def test_pictures_of_one_kind_are_replaced_and_others_stay(tmp_path: Path):

@@ -10,7 +10,7 @@ from unic.tools.report.config_diff import MISSING
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class ValueTable:
     """A value for each row and column.
 
     columns: pairs of a heading and the values of all rows.
@@ -31,7 +31,7 @@ class Table:
         return max([len(self.rows or ()), *(len(values) for _, values in self.columns)])
 
 
-def table_of(records: Sequence[Mapping[str, Any]], names: Mapping[str, str], note: str = "") -> Table:
+def table_of(records: Sequence[Mapping[str, Any]], names: Mapping[str, str], note: str = "") -> ValueTable:
     """A row for each record, a column for each field that any of them has.
 
     names: headings of fields, where the name alone would not be understood.
@@ -41,7 +41,7 @@ def table_of(records: Sequence[Mapping[str, Any]], names: Mapping[str, str], not
         (names.get(field, field.replace("_", " ")), [record.get(field) for record in records])
         for field in fields
     ]
-    return Table(columns=columns, note=note)
+    return ValueTable(columns=columns, note=note)
 
 
 def text_of(value: Any) -> str:

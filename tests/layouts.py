@@ -59,6 +59,12 @@ def randomised(model: Any, seed: int = 0) -> Any:
     return model.eval().requires_grad_(False)
 
 
+def normalised(images: Tensor) -> Tensor:
+    """ImageNet's mean and std, from the literature; images in [0, 1]."""
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    return (images - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+
+
 def dinov2_names(model: VisionTransformer, *, chunks: int = 0) -> dict[str, Tensor]:
     """The weights under DINOv2's names, with a mask_token. chunks: into how many the blocks are packed; 0: none."""
     state: dict[str, Tensor] = {"mask_token": torch.full((1, model.embed_dim), 0.5)}

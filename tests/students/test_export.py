@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from layouts import normalised
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -84,12 +85,6 @@ def pictures(num: int, height: int, width: int | None = None) -> Tensor:
     """Floats in [0, 1], as smooth as photographs are."""
     coarse = torch.rand(num, 3, 5, 4, generator=torch.Generator().manual_seed(2))
     return nn.functional.interpolate(coarse, (height, width or height), mode="bilinear")
-
-
-def normalised(images: Tensor) -> Tensor:
-    """ImageNet's mean and std, from the literature."""
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    return (images - mean.view(3, 1, 1)) / std.view(3, 1, 1)
 
 
 SLOW = {
@@ -308,9 +303,14 @@ def test_a_large_onnx_model_has_its_weights_in_a_file_beside_it(student, tmp_pat
         same(with_onnx(tmp_path / "out", images), student("by dimensions").encoder(images))
 
 
-def test_the_hub_folder_needs_no_unic_and_takes_other_image_sizes(student, tmp_path: Path):
+def test_the_hub_folder_holds_its_files_alone_needs_no_unic_and_takes_other_image_sizes(
+    student, tmp_path: Path
+):
     saved = student("with registers")
     export(saved, "hub", tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"hubconf.py", "encoder.safetensors", "parity.json", "README.md", "manifest.json"}
+    assert all(path.stat().st_mode & 0o777 == 0o644 for path in (tmp_path / "out").iterdir())
     images = pictures(2, 48)
     with torch.inference_mode():
         expected = at_size(saved, 48)(images)
@@ -333,13 +333,6 @@ save_file({k: v.contiguous() for k, v in features.items()}, "features.safetensor
     assert done.returncode == 0, done.stderr
     features = load_file(tmp_path / "features.safetensors")
     same(Tokens(features["x_norm_clstoken"], features["x_norm_patchtokens"]), expected)
-
-
-def test_a_hub_folder_holds_nothing_but_its_files(student, tmp_path: Path):
-    export(student("by dimensions"), "hub", tmp_path / "out")
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"hubconf.py", "encoder.safetensors", "parity.json", "README.md", "manifest.json"}
-    assert all(path.stat().st_mode & 0o777 == 0o644 for path in (tmp_path / "out").iterdir())
 
 
 def test_heads_go_beside_the_encoder_and_come_back(student, tmp_path: Path):

@@ -27,8 +27,6 @@ from unic.models.student import build_encoder, write_encoder
 from unic.students.foreign_formats import read_published
 from unic.students.load import load, read_student
 
-MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 PLAIN = StudentConfig(model=None, image_size=32, width=64, depth=2, heads=1, patch_size=16)
 
 
@@ -37,13 +35,9 @@ def saved(content: Any, path: Path) -> Path:
     return path
 
 
-def normalised(images: Tensor) -> Tensor:
-    return (images.float() / 255 - MEAN) / STD
-
-
 def assert_same_as_timm(tokens: Tokens, model: VisionTransformer, images: Tensor) -> None:
     """To the bit: the same weights in the same network."""
-    features = model.forward_features(normalised(images))
+    features = model.forward_features(layouts.normalised(images / 255))
     assert torch.equal(tokens.cls, features[:, 0])
     assert torch.equal(tokens.patches, features[:, model.num_prefix_tokens :])
 
@@ -53,7 +47,7 @@ def in_teachers_scale(model: VisionTransformer, content: dict[str, Any], teacher
     state = {key.removeprefix("module."): value.double() for key, value in content["model"].items()}
     wide = layouts.vit(width=model.embed_dim, depth=len(model.blocks)).double()
     wide.load_state_dict(model.state_dict())
-    x = wide.norm_pre(wide._pos_embed(wide.patch_embed(normalised(images).double())))
+    x = wide.norm_pre(wide._pos_embed(wide.patch_embed(layouts.normalised(images / 255).double())))
     sums: dict[str, Any] = {"cls": 0.0, "patch": 0.0}
     for number, block in enumerate(wide.blocks):
         x = block(x)
@@ -95,7 +89,7 @@ def test_a_file_of_the_size_of_vit_tiny_is_the_timm_model_of_that_name(tmp_path:
         StudentConfig(model=None, image_size=64, width=192, depth=12, heads=3, patch_size=16, drop_path=0.2)
     )
     pixels = torch.rand(2, 3, 64, 64)
-    features = model.forward_features((pixels - MEAN) / STD)
+    features = model.forward_features(layouts.normalised(pixels))
     assert torch.equal(student.encoder(pixels).cls, features[:, 0])
 
 
@@ -346,7 +340,7 @@ def test_dinov2s_own_models_are_what_timm_makes_of_their_files(tmp_path: Path, n
     student = read_published(path)
     assert (student.cfg.model, student.cfg.image_size) == (name, 42)
     pixels = torch.rand(1, 3, 42, 42)
-    tokens, features = student.encoder(pixels), oracle.forward_features((pixels - MEAN) / STD)
+    tokens, features = student.encoder(pixels), oracle.forward_features(layouts.normalised(pixels))
     assert torch.equal(tokens.cls, features[:, 0])
     assert torch.equal(tokens.patches, features[:, oracle.num_prefix_tokens :])
 

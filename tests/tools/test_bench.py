@@ -224,18 +224,7 @@ def test_the_command_fails_where_exact_and_fast_disagree(found, tmp_path, monkey
 @pytest.mark.slow
 def test_the_command_measures_in_processes_of_their_own(photos: Path, tmp_path: Path, capsys):
     out = tmp_path / "bench.json"
-    words = [
-        "--batch",
-        "8",
-        "--steps",
-        "2",
-        "--threads",
-        "1",
-        "--data-root",
-        str(photos),
-        "--out",
-        str(out),
-    ]
+    words = ["--batch", "8", "--steps", "2", "--threads", "1", "--data-root", str(photos), "--out", str(out)]
     assert main(["bench", "--recipe", "debug", "--device", "cpu", *words]) == 0
     found = json.loads(out.read_text())
     assert found["recipe"] == "debug" and found["ratio"] > 0

@@ -223,17 +223,9 @@ def student_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "images").mkdir()
     for number in range(16):
         picture(number, (40, 40)).save(root / "images" / f"{number}.png")
-    words = [
-        "distill",
-        "debug",
-        "--teachers",
-        CNN,
-        "--data.root",
-        str(root / "images"),
-        "--out",
-        str(root / "run"),
-    ]
+    words = ["distill", "debug", "--teachers", CNN, "--optim.epochs", "1", "--optim.warmup-epochs", "0"]
+    folders = ["--data.root", str(root / "images"), "--out", str(root / "run")]
     with torch.random.fork_rng():
-        code = main([*words, "--optim.epochs", "1", "--optim.warmup-epochs", "0", "--device", "cpu"])
+        code = main([*words, *folders, "--device", "cpu"])
     assert code == 0
     return root / "run"

@@ -55,8 +55,12 @@ def read_published(path: Path) -> LoadedStudent:
     """
     content = read_file(path)
     try:
-        config = _config_beside(path)
-        cfg = _own_config(path, config)
+        folder = path.resolve().parent
+        in_run = path.name == ENCODER_FILE and (folder / "config.json").exists()
+        config = read_config(folder) if in_run else {}
+        cfg = read_note(path)
+        if cfg is None and in_run:
+            cfg = from_dict(StudentConfig, config["student"], "student.")
         if cfg is not None:
             return _own(path, state_dict(content, path), cfg, config)
         state = _without_wrappers(content, path)
@@ -83,11 +87,9 @@ def _own(path: Path, state: dict[str, Tensor], cfg: StudentConfig, config: dict[
     name = path.resolve().parent.name if path.name == ENCODER_FILE else path.stem
     facts = {"format": "unic encoder"}
     encoder = _encoder(cfg, state, name, path, facts)
-    beside = path.with_name(HEADS_FILE)
-    heads = read_heads(beside, encoder) if path.name == ENCODER_FILE and beside.is_file() else {}
-    return LoadedStudent(
-        name=name, cfg=cfg, encoder=encoder, config=config, facts=facts, source=path, **heads
-    )
+    student = LoadedStudent(name=name, cfg=cfg, encoder=encoder, config=config, facts=facts, source=path)
+    heads = path.with_name(HEADS_FILE)
+    return read_heads(heads, student) if path.name == ENCODER_FILE and heads.is_file() else student
 
 
 def _encoder_alone(
@@ -133,19 +135,6 @@ def _dimensions_beside(path: Path) -> dict[str, Any]:
     found = read_json(config) if config.is_file() else None
     heads = _entry(found, "model_args", "num_heads")
     return {"num_heads": heads} if isinstance(heads, int) else {}
-
-
-def _config_beside(path: Path) -> dict[str, Any]:
-    """The recipe of the run whose encoder this is; empty for a file elsewhere."""
-    folder = path.resolve().parent
-    in_run = path.name == ENCODER_FILE and (folder / "config.json").exists()
-    return read_config(folder) if in_run else {}
-
-
-def _own_config(path: Path, config: Mapping[str, Any]) -> StudentConfig | None:
-    """What a file of ours says it is, or the recipe beside it; None for a file from elsewhere."""
-    cfg = read_note(path)
-    return from_dict(StudentConfig, config["student"], "student.") if cfg is None and config else cfg
 
 
 def _without_wrappers(content: Any, path: Path) -> dict[str, Tensor]:

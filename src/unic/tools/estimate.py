@@ -130,6 +130,10 @@ def estimate(recipe: Recipe, num_images: int | None) -> Estimate:
 def describe(found: Estimate) -> str:
     """The estimate as lines for a person."""
     recipe, memory = found.recipe, found.memory
+    if found.num_images is None:
+        images = f"not given, so the {IMAGENET_1K:,} of ImageNet-1K"
+    else:
+        images = f"{found.num_images:,}"
     uncounted = [teacher.reference for teacher in found.teachers if teacher.flops is None]
     per_image = [
         (
@@ -147,7 +151,7 @@ def describe(found: Estimate) -> str:
             for name, parameters, flops in per_image
         ),
         f"  {_gflops(found.flops):>13}  {'':>10}  in all{' that could be counted' if uncounted else ''}",
-        f"images: {_images(found)}; {found.num_steps:,} steps of {recipe.optim.batch_size}, {found.images_seen:,} seen",
+        f"images: {images}; {found.num_steps:,} steps of {recipe.optim.batch_size}, {found.images_seen:,} seen",
         f"compute: {found.flops * found.images_seen / 1e18:.3g} EFLOP; one H200 at {UTILISATION:.0%} of "
         f"{H200_FLOPS / 1e12:.0f} TFLOP/s (bf16) takes {_duration(found.h200_hours)}",
         f"memory, estimated for {found.micro_batch} images at once in {recipe.speed.precision}: "
@@ -243,12 +247,6 @@ def _like(tokens: Tokens) -> Tokens:
 
 def _num_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _images(found: Estimate) -> str:
-    if found.num_images is None:
-        return f"not given, so the {IMAGENET_1K:,} of ImageNet-1K"
-    return f"{found.num_images:,}"
 
 
 def _millions(count: int | None) -> str:

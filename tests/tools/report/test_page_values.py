@@ -10,8 +10,8 @@ from unic.core.results import StoredResult
 from unic.tools.report.baselines import choose_baselines
 from unic.tools.report.charts import colours, relative_chart
 from unic.tools.report.comparison import Comparison, compare, ratio
-from unic.tools.report.config_diff import MISSING, flat, split_by_difference
 from unic.tools.report.curves import in_order, panels, series, thinned
+from unic.tools.report.tables import MISSING, flat, split_by_difference
 
 
 def result(model: str, value: float, dataset: str = "dtd", **more) -> StoredResult:

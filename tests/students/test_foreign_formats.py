@@ -462,28 +462,6 @@ def test_a_malicious_file_is_refused_by_the_name_of_what_is_in_it_and_nothing_is
     assert not canary.exists()
 
 
-def test_a_network_pickled_whole_is_refused_by_its_name(tmp_path: Path):
-    with pytest.raises(WeightsError, match=r"VisionTransformer\), which unic does not unpickle"):
-        read_published(saved(layouts.vit(), tmp_path / "u.pth"))
-
-
-@pytest.mark.parametrize("kept", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999])
-def test_a_file_cut_short_anywhere_is_a_sentence(tmp_path: Path, unic_pth: Path, kept: float):
-    whole = unic_pth.read_bytes()
-    (tmp_path / "cut.pth").write_bytes(whole[: int(kept * len(whole))])
-    with pytest.raises(WeightsError, match=r"cut\.pth"):
-        read_published(tmp_path / "cut.pth")
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize("content", [b"", bytes(range(256)) * 40, b"<html>404</html>", b"PK\x03\x04"])
-def test_what_is_no_file_of_weights_is_a_sentence(tmp_path: Path, suffix: str, content: bytes):
-    path = tmp_path / f"u{suffix}"
-    path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"u\."):
-        read_published(path)
-
-
 @pytest.mark.parametrize(
     "content",
     [

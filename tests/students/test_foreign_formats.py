@@ -37,9 +37,8 @@ def saved(content: Any, path: Path) -> Path:
 
 def assert_same_as_timm(tokens: Tokens, model: VisionTransformer, images: Tensor) -> None:
     """To the bit: the same weights in the same network."""
-    features = model.forward_features(layouts.normalised(images / 255))
-    assert torch.equal(tokens.cls, features[:, 0])
-    assert torch.equal(tokens.patches, features[:, model.num_prefix_tokens :])
+    expected = layouts.timm_tokens(model, images / 255 if images.dtype == torch.uint8 else images)
+    assert torch.equal(tokens.cls, expected.cls) and torch.equal(tokens.patches, expected.patches)
 
 
 def in_teachers_scale(model: VisionTransformer, content: dict[str, Any], teacher: str, images: Tensor):
@@ -89,8 +88,7 @@ def test_a_file_of_the_size_of_vit_tiny_is_the_timm_model_of_that_name(tmp_path:
         StudentConfig(model=None, image_size=64, width=192, depth=12, heads=3, patch_size=16, drop_path=0.2)
     )
     pixels = torch.rand(2, 3, 64, 64)
-    features = model.forward_features(layouts.normalised(pixels))
-    assert torch.equal(student.encoder(pixels).cls, features[:, 0])
+    assert_same_as_timm(student.encoder(pixels), model, pixels)
 
 
 @pytest.mark.parametrize("teacher", layouts.TEACHERS)
@@ -340,9 +338,7 @@ def test_dinov2s_own_models_are_what_timm_makes_of_their_files(tmp_path: Path, n
     student = read_published(path)
     assert (student.cfg.model, student.cfg.image_size) == (name, 42)
     pixels = torch.rand(1, 3, 42, 42)
-    tokens, features = student.encoder(pixels), oracle.forward_features(layouts.normalised(pixels))
-    assert torch.equal(tokens.cls, features[:, 0])
-    assert torch.equal(tokens.patches, features[:, oracle.num_prefix_tokens :])
+    assert_same_as_timm(student.encoder(pixels), oracle, pixels)
 
 
 @pytest.mark.parametrize("size", ["small", "base", "large", "giant"])

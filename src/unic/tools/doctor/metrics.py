@@ -3,6 +3,7 @@
 Letters: M images, N patches, K patches kept of an image, R rows of any of them, D E widths.
 """
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -89,21 +90,16 @@ def teacher_metrics(name: str, seen: TeacherFeatures) -> list[TeacherMetrics]:
 
 
 def pair_metrics(seen: dict[str, TeacherFeatures]) -> list[PairMetrics]:
-    """Every pair, in order; none where fewer than three images are finite in both."""
-    names = list(seen)
-    found = []
-    for number, a in enumerate(names):
-        for b in names[number + 1 :]:
-            both = seen[a].finite & seen[b].finite
-            if both.sum() < 3:
-                continue
-            found.append(_pair(a, b, "cls", seen[a].cls[both], seen[b].cls[both]))
-            found.append(
-                _pair(
-                    a, b, "patches", seen[a].aligned[both].flatten(0, 1), seen[b].aligned[both].flatten(0, 1)
-                )
-            )
-    return found
+    """Of every pair its CLS tokens, then its patches; none where fewer than three images are finite in both."""
+    metrics = []
+    for a, b in itertools.combinations(seen, 2):
+        both = seen[a].finite & seen[b].finite
+        if both.sum() < 3:
+            continue
+        patches_a, patches_b = (seen[name].aligned[both].flatten(0, 1) for name in (a, b))
+        metrics.append(_pair(a, b, "cls", seen[a].cls[both], seen[b].cls[both]))
+        metrics.append(_pair(a, b, "patches", patches_a, patches_b))
+    return metrics
 
 
 def _pair(a: str, b: str, token: Token, x: Float[Tensor, "R D"], y: Float[Tensor, "R E"]) -> PairMetrics:

@@ -1,6 +1,6 @@
 """Looks at teachers on the user's images and says what they are like, how alike they are, and what is wrong.
 
-diagnose -> Diagnosis -> doctor.json and the tables of tables.py. What is worth a warning is in findings.py.
+diagnose -> Diagnosis -> doctor.json and the tables of print_diagnosis.py. What is worth a warning is in findings.py.
 """
 
 import dataclasses

@@ -14,6 +14,8 @@ from timm.layers.mlp import GluMlp, SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from unic.method.tokens import Tokens
+
 # By the names of the published files, sorted as they are there; widths as small as they are uneven.
 TEACHERS = {"dino2_vitgiant_14": 24, "ibot_vitbase_16": 7, "metaclip_vithuge_14": 20}
 OURS = {
@@ -57,6 +59,18 @@ def randomised(model: Any, seed: int = 0) -> Any:
         scale = 0.5 if parameter.ndim == 1 else 0.1
         parameter.data.normal_(std=scale, generator=generator)
     return model.eval().requires_grad_(False)
+
+
+def normalised(images: Tensor) -> Tensor:
+    """ImageNet's mean and std, from the literature; images in [0, 1]."""
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    return (images - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+
+
+def timm_tokens(model: Any, images: Tensor) -> Tokens:
+    """What a ViT of timm computes of images in [0, 1]."""
+    features = model.forward_features(normalised(images))
+    return Tokens(features[:, 0], features[:, model.num_prefix_tokens :])
 
 
 def dinov2_names(model: VisionTransformer, *, chunks: int = 0) -> dict[str, Tensor]:

@@ -117,26 +117,11 @@ def test_the_teacher_that_the_readme_adds_can_be_learned_from(workplace: Path):
     torch.save({f"backbone.{key}": tensor for key, tensor in model.state_dict().items()}, "my_vit.pth")
     Path("my_teacher.py").write_text(python("TEACHERS.add"))
     try:
-        words = [
-            "distill",
-            "debug",
-            "--plugin",
-            "my_teacher.py",
-            "--teachers",
-            "my_vit",
-            "efficientnet_lite0?image_size=64",
-        ]
-        words += [
-            "--data.root",
-            "photos",
-            "--optim.epochs",
-            "0.2",
-            "--optim.warmup-epochs",
-            "0",
-            "--out",
-            "runs/own",
-        ]
-        assert main(words) == 0
+        command = (
+            "distill debug --plugin my_teacher.py --teachers my_vit efficientnet_lite0?image_size=64 "
+            "--data.root photos --optim.epochs 0.2 --optim.warmup-epochs 0 --out runs/own"
+        )
+        assert main(shlex.split(command)) == 0
         student = unic.load("runs/own", head="my_vit")
         assert student.widths == (192, 192)
         images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)

@@ -52,17 +52,27 @@ def test_a_malicious_pickle_does_not_run(tmp_path: Path):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize("damage", ["empty", "half", "text"])
-def test_a_damaged_file_is_one_sentence(tmp_path: Path, suffix: str, damage: str):
+@pytest.mark.parametrize(
+    "damage",
+    [0.0, 0.001, 0.1, 0.5, 0.9, 0.999, b"<html>404</html>", b"PK\x03\x04", bytes(range(256)) * 40],
+)
+def test_a_file_that_is_cut_short_or_something_else_is_one_sentence(
+    tmp_path: Path, suffix: str, damage: float | bytes
+):
+    """damage: the share of the file that is left, or what is there in its place."""
     path = tmp_path / f"w{suffix}"
     state = nn.Linear(30, 20).state_dict()
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
     content = path.read_bytes()
-    path.write_bytes(
-        {"empty": b"", "half": content[: len(content) // 2], "text": b"<html>404</html>"}[damage]
-    )
+    path.write_bytes(damage if isinstance(damage, bytes) else content[: int(damage * len(content))])
     with pytest.raises(WeightsError, match=r"w\."):
         read_weights(path)
+
+
+def test_a_network_pickled_whole_is_refused_by_its_name(tmp_path: Path):
+    torch.save(layer(), tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"Linear\), which unic does not unpickle"):
+        read_weights(tmp_path / "w.pth")
 
 
 def test_a_missing_file_is_named(tmp_path: Path):

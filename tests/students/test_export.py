@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
+from layouts import normalised, timm_tokens
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -86,12 +88,6 @@ def pictures(num: int, height: int, width: int | None = None) -> Tensor:
     return nn.functional.interpolate(coarse, (height, width or height), mode="bilinear")
 
 
-def normalised(images: Tensor) -> Tensor:
-    """ImageNet's mean and std, from the literature."""
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    return (images - mean.view(3, 1, 1)) / std.view(3, 1, 1)
-
-
 SLOW = {
     "vit_small_patch14_dinov2",
     "deit3_small_patch16_224",
@@ -111,8 +107,7 @@ def same(got: Tokens, expected: Tokens) -> None:
 
 def with_timm(folder: Path, images: Tensor) -> Tokens:
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    tokens = model.forward_features(normalised(images))
-    return Tokens(tokens[:, 0], tokens[:, model.num_prefix_tokens :])
+    return timm_tokens(model, images)
 
 
 def with_hf(folder: Path, images: Tensor) -> Tokens:
@@ -159,8 +154,7 @@ def with_dinov2(folder: Path, images: Tensor) -> Tokens:
         for block in model.blocks:
             block.ls1 = block.ls2 = nn.Identity()
     model.load_state_dict(timm.models.vision_transformer.checkpoint_filter_fn(state, model))
-    tokens = model.forward_features(normalised(images))
-    return Tokens(tokens[:, 0], tokens[:, model.num_prefix_tokens :])
+    return timm_tokens(model, images)
 
 
 def with_safetensors(folder: Path, images: Tensor) -> Tokens:
@@ -182,8 +176,7 @@ def with_safetensors(folder: Path, images: Tensor) -> Tokens:
             num_classes=0,
         )
     model.load_state_dict(load_file(folder / "encoder.safetensors"))
-    tokens = model.eval().forward_features(normalised(images))
-    return Tokens(tokens[:, 0], tokens[:, model.num_prefix_tokens :])
+    return timm_tokens(model.eval(), images)
 
 
 LIBRARIES = {
@@ -197,6 +190,13 @@ LIBRARIES = {
 QUICK = [name for name in LIBRARIES if name != "onnx"]
 
 
+def needs(*formats: str) -> None:
+    """Skips the test where a package of one of these is missing."""
+    for to in formats:
+        for package in {"hf": ["transformers"], "onnx": ["onnxruntime", "onnxscript"]}.get(to, []):
+            pytest.importorskip(package)
+
+
 def test_every_format_is_tested_here():
     assert set(EXPORTS) == set(LIBRARIES)
 
@@ -206,8 +206,7 @@ def test_every_format_is_tested_here():
 )
 @pytest.mark.parametrize("to", QUICK)
 def test_the_library_computes_the_students_tokens(to: str, name: str, student, tmp_path: Path):
-    if to == "hf":
-        pytest.importorskip("transformers")
+    needs(to)
     encoder = student(name).encoder
     parity = export(student(name), to, tmp_path / "out")
     with torch.inference_mode():
@@ -222,7 +221,7 @@ def test_the_library_computes_the_students_tokens(to: str, name: str, student, t
 @pytest.fixture(scope="module")
 def graph(student, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The student with registers as ONNX: an export takes two seconds."""
-    pytest.importorskip("onnxruntime"), pytest.importorskip("onnxscript")
+    needs("onnx")
     folder = tmp_path_factory.mktemp("onnx") / "out"
     export(student("with registers"), "onnx", folder)
     return folder
@@ -249,15 +248,14 @@ def test_onnx_gives_the_tokens_for_any_batch_and_any_image_size(graph: Path, stu
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*STUDENTS, "vit_xsmall_patch16_clip_224"])
 def test_onnx_takes_every_kind_of_student(name: str, student, tmp_path: Path):
-    pytest.importorskip("onnxruntime"), pytest.importorskip("onnxscript")
+    needs("onnx")
     export(student(name), "onnx", tmp_path / "out")
     check_sizes(tmp_path / "out", student(name))
 
 
 def at_size(student: LoadedStudent, side: int):
     """The student built for another image size, its positions resampled as when it is loaded for that size."""
-    fields = {field: getattr(student.cfg, field) for field in student.cfg.__dataclass_fields__}
-    encoder = build_encoder(StudentConfig(**{**fields, "image_size": side}), seed=0)
+    encoder = build_encoder(replace(student.cfg, image_size=side), seed=0)
     state = fit_positions(student.encoder.model.state_dict(), encoder.model, Resampling())
     encoder.model.load_state_dict(state)
     return encoder.eval()
@@ -270,13 +268,12 @@ def test_onnx_gives_patches_row_by_row_for_an_image_that_is_not_square(graph: Pa
     model.load_state_dict(student("with registers").encoder.model.state_dict())
     images = pictures(2, 48, 24)
     with torch.inference_mode():
-        tokens = model.eval().forward_features(normalised(images))
-        same(with_onnx(graph, images), Tokens(tokens[:, 0], tokens[:, 4:]))
+        same(with_onnx(graph, images), timm_tokens(model.eval(), images))
 
 
 @pytest.mark.parametrize("name", ["with registers", pytest.param("test_vit", marks=pytest.mark.slow)])
 def test_onnx_with_a_head_gives_features_in_the_teachers_space(name: str, student, tmp_path: Path):
-    pytest.importorskip("onnxruntime"), pytest.importorskip("onnxscript")
+    needs("onnx")
     export(student(name), "onnx", tmp_path / "out", head="two")
     head = student(name).head("two")
     images = pictures(5, head.image_size)
@@ -298,7 +295,7 @@ def test_the_graph_of_a_head_is_the_head_for_every_ladder(ladder: LadderConfig, 
 
 @pytest.mark.slow
 def test_a_large_onnx_model_has_its_weights_in_a_file_beside_it(student, tmp_path: Path, monkeypatch):
-    pytest.importorskip("onnxruntime"), pytest.importorskip("onnxscript")
+    needs("onnx")
     monkeypatch.setattr("unic.students.export.to_onnx._LARGEST", 1000)
     export(student("by dimensions"), "onnx", tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
@@ -308,9 +305,14 @@ def test_a_large_onnx_model_has_its_weights_in_a_file_beside_it(student, tmp_pat
         same(with_onnx(tmp_path / "out", images), student("by dimensions").encoder(images))
 
 
-def test_the_hub_folder_needs_no_unic_and_takes_other_image_sizes(student, tmp_path: Path):
+def test_the_hub_folder_holds_its_files_alone_needs_no_unic_and_takes_other_image_sizes(
+    student, tmp_path: Path
+):
     saved = student("with registers")
     export(saved, "hub", tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"hubconf.py", "encoder.safetensors", "parity.json", "README.md", "manifest.json"}
+    assert all(path.stat().st_mode & 0o777 == 0o644 for path in (tmp_path / "out").iterdir())
     images = pictures(2, 48)
     with torch.inference_mode():
         expected = at_size(saved, 48)(images)
@@ -333,13 +335,6 @@ save_file({k: v.contiguous() for k, v in features.items()}, "features.safetensor
     assert done.returncode == 0, done.stderr
     features = load_file(tmp_path / "features.safetensors")
     same(Tokens(features["x_norm_clstoken"], features["x_norm_patchtokens"]), expected)
-
-
-def test_a_hub_folder_holds_nothing_but_its_files(student, tmp_path: Path):
-    export(student("by dimensions"), "hub", tmp_path / "out")
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"hubconf.py", "encoder.safetensors", "parity.json", "README.md", "manifest.json"}
-    assert all(path.stat().st_mode & 0o777 == 0o644 for path in (tmp_path / "out").iterdir())
 
 
 def test_heads_go_beside_the_encoder_and_come_back(student, tmp_path: Path):
@@ -397,7 +392,7 @@ def test_an_architecture_a_format_cannot_hold_is_refused_and_timm_takes_it(
     name: str, refused: tuple[str, ...], why: str, student, tmp_path: Path
 ):
     for to in refused:
-        pytest.importorskip({"hf": "transformers", "onnx": "onnxscript"}.get(to, "timm"))
+        needs(to)
         with pytest.raises(ConfigError, match=f"{why}.*use --to timm"):
             export(student(name), to, tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -423,7 +418,7 @@ def test_a_vit_that_only_looks_plain_is_refused(kind: str, tmp_path: Path):
     if kind == "norms":
         saved.encoder.model.norm.eps = 1e-3
     for to in ("hf", "dinov2"):
-        pytest.importorskip("transformers" if to == "hf" else "timm")
+        needs(to)
         with pytest.raises(ConfigError, match="does not fit"):
             export(saved, to, tmp_path / "out")
 
@@ -441,8 +436,7 @@ FILES = {
 def test_files_that_give_other_features_are_not_kept(
     to: str, value: float, student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    if to == "hf":
-        pytest.importorskip("transformers")
+    needs(to)
     damage(to, lambda weight: value, monkeypatch)
     with pytest.raises(WeightsError, match="differ by up to" if value == 5 else "infinite or undefined"):
         export(student("by dimensions"), to, tmp_path / "out")
@@ -465,8 +459,7 @@ def damage(to: str, change: Callable[[float], float], monkeypatch: pytest.Monkey
         tensors[key][0, 0] = change(tensors[key][0, 0].item())
         save_file(tensors, file, note)
 
-    changed = type(form)(**{**vars(form), "write": write})
-    monkeypatch.setitem(EXPORTS._entries, to, changed)
+    monkeypatch.setitem(EXPORTS._entries, to, replace(form, write=write))
 
 
 def test_the_tolerance_decides(student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

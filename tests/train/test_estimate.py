@@ -2,6 +2,7 @@
 
 import resource
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -52,6 +53,25 @@ def test_a_vit_costs_what_the_closed_form_says_attention_included(vit_b: Estimat
     )
     assert vit_b.student_flops == pytest.approx(student, rel=0.03)
     assert vit_b.flops == vit_b.student_flops + sum(teacher.flops for teacher in vit_b.teachers)
+
+
+@pytest.mark.parametrize("projector", ["ladder", "mlp", "linear"])
+def test_every_projector_costs_what_its_closed_form_says(projector: Literal["ladder", "mlp", "linear"]):
+    """A student of width 32 with two blocks, patches of 8 pixels and two teachers, of widths 192 and 64."""
+    base = recipes.debug()
+    teachers = tuple(
+        f"timm:{name}?pretrained=0&image_size=32" for name in ("vit_tiny_patch16_224", "test_vit")
+    )
+    found = estimate(replace(base, teachers=teachers, ladder=replace(base.ladder, projector=projector)), 64)
+    shared = {"dim": 32, "tokens": 17, "last": base.ladder.last_hidden, "widths": [192, 64]}
+    heads = {
+        "ladder": ladder_macs(**shared, depth=2, hidden=base.ladder.hidden),
+        "mlp": ladder_macs(**shared, depth=1, hidden=0),  # behind the last block alone
+        "linear": 17 * 32 * (192 + 64),
+    }
+    student = 3 * 2 * (vit_macs(dim=32, depth=2, tokens=17, patch=8) + heads[projector])
+    student -= 2 * 16 * 3 * 8**2 * 32  # the pixels themselves get no gradient
+    assert found.student_flops == pytest.approx(student, rel=0.03)
 
 
 def test_parameters_and_checkpoint_have_their_closed_form(vit_b: Estimate):

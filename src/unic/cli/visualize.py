@@ -9,37 +9,25 @@ import tyro
 
 from unic.cli.options import Common, parse, process_group
 from unic.core.errors import ConfigError
-from unic.tools.visualize.options import Basis, Kind, VisualizeOptions
+from unic.tools.visualize.options import VisualizeOptions
 
 if TYPE_CHECKING:
     from unic.tools.visualize.extract import NamedEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Common):
+class Options(VisualizeOptions, Common):
     encoders: tyro.conf.Positional[tuple[str, ...]]
     """Teachers by name, URIs (timm:..., file:...), run folders; RUN@TEACHER for a student's head."""
     images: tuple[Path, ...] = ()
     """Image files, and folders of images; two photographs of scikit-learn when none is named."""
     max_images: int = 4
     """At most so many, at equal distances; a row each."""
-    kinds: tuple[Kind, ...] = ()
-    """What to draw; everything that the encoders have when none is named."""
-    basis: Basis = "own"
-    """of pca. own: components of each encoder; shared: rotated to the first encoder's, so that colours compare."""
-    foreground: bool = False
-    """pca of what the first component sets apart from the background."""
-    patch: str = "0.5,0.5"
-    """X,Y of similarity, as shares of the width and height of the square that is shown."""
-    heads: bool = False
-    """attention of each head, too."""
-    image_size: int | None = None
-    """Side of the square in pixels; each encoder's own, or what gives at least 32 x 32 patches, when left out."""
     out: Path | None = None
     """Folder for the pictures; RUN/pictures of the first run named, or else ./pictures, when left out."""
 
 
-class Column(NamedTuple):
+class DrawnEncoder(NamedTuple):
     """An encoder to draw: what is loaded, the head if one is asked for, and the name above its pictures."""
 
     base: str
@@ -54,27 +42,23 @@ def run(words: list[str]) -> int:
 def draw_pictures(options: Options) -> int:
     from unic.core import distributed
     from unic.tools.visualize.inputs import read_photographs
-    from unic.tools.visualize.similarity import read_patch
     from unic.tools.visualize.visualize import visualize
 
     if not options.encoders:
         raise ConfigError("no encoder named; name a teacher, a URI, a run folder, or RUN@TEACHER for a head")
-    choices = VisualizeOptions(
-        kinds=options.kinds, basis=options.basis, foreground=options.foreground, patch=read_patch(options.patch),
-        image_size=options.image_size, heads=options.heads,
-    )  # fmt: skip
+    options.check()
     columns = _columns(options.encoders)
     out = options.out or _default_folder(options.encoders)
     with process_group(options.device) as device:
         if not distributed.is_main():
             return 0
         pictures = read_photographs(options.images, options.max_images)
-        for path in visualize(_load(columns), pictures, choices, out, device=device):
+        for path in visualize(_load(columns), pictures, options, out, device=device):
             print(path)
     return 0
 
 
-def _columns(references: Sequence[str]) -> list[Column]:
+def _columns(references: Sequence[str]) -> list[DrawnEncoder]:
     """One for each reference, once. Raises for names that do not exist, before anything is loaded."""
     from unic.evals.evaluate_many import labels
     from unic.students.load import check
@@ -88,7 +72,7 @@ def _columns(references: Sequence[str]) -> list[Column]:
         base: f"{file.absolute().parent.name}/{file.name}" for base, file in files.items() if file.is_file()
     }
     return [
-        Column(base, head, names[base] if head is None else f"{names[base]}@{head}")
+        DrawnEncoder(base, head, names[base] if head is None else f"{names[base]}@{head}")
         for base, head in parts.values()
     ]
 
@@ -101,7 +85,7 @@ def _take_head(reference: str) -> tuple[str, str | None]:
     return reference, None
 
 
-def _load(columns: Sequence[Column]) -> "Iterator[NamedEncoder]":
+def _load(columns: Sequence[DrawnEncoder]) -> "Iterator[NamedEncoder]":
     from unic.students.load import load
     from unic.teachers import short_name
     from unic.tools.visualize.extract import NamedEncoder

@@ -80,6 +80,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+SAMPLE_NAMES = ("china.jpg", "flower.jpg")
+
+
 def sample_photographs() -> list[Image.Image]:
     """Two photographs that come with scikit-learn: a Chinese palace and a flower, 640 x 427 pixels."""
     from sklearn.datasets import load_sample_images

@@ -7,6 +7,7 @@ import argparse
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,12 @@ def read_published(path: Path) -> LoadedStudent:
     """
     content = read_file(path)
     try:
-        config = _config_beside(path)
-        cfg = _own_config(path, config)
+        folder = path.resolve().parent
+        in_run = path.name == ENCODER_FILE and (folder / "config.json").exists()
+        config = read_config(folder) if in_run else {}
+        cfg = read_note(path)
+        if cfg is None and in_run:
+            cfg = from_dict(StudentConfig, config["student"], "student.")
         if cfg is not None:
             return _own(path, state_dict(content, path), cfg, config)
         state = _without_wrappers(content, path)
@@ -64,9 +69,11 @@ def read_published(path: Path) -> LoadedStudent:
                 f"{path} is a part of a checkpoint; give the folder of the run, which has config.json"
             )
         if any(key.startswith("encoder.") for key in state):
-            return _unic(path, state, content)
+            return _published_unic(path, state, content)
         if "mask_token" in state or "register_tokens" in state:
-            return _dinov2(path, state, content)
+            return _encoder_alone(
+                path, state, "DINOv2", content, _options(content) | _dimensions_beside(path)
+            )
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from error
     raise WeightsError(
@@ -80,53 +87,46 @@ def _own(path: Path, state: dict[str, Tensor], cfg: StudentConfig, config: dict[
     name = path.resolve().parent.name if path.name == ENCODER_FILE else path.stem
     facts = {"format": "unic encoder"}
     encoder = _encoder(cfg, state, name, path, facts)
-    beside = path.with_name(HEADS_FILE)
-    heads = read_heads(beside, encoder) if path.name == ENCODER_FILE and beside.is_file() else {}
-    return LoadedStudent(
-        name=name, cfg=cfg, encoder=encoder, config=config, facts=facts, source=path, **heads
-    )
+    student = LoadedStudent(name=name, cfg=cfg, encoder=encoder, config=config, facts=facts, source=path)
+    heads = path.with_name(HEADS_FILE)
+    return read_heads(heads, student) if path.name == ENCODER_FILE and heads.is_file() else student
 
 
-def _unic(path: Path, state: dict[str, Tensor], content: Any) -> LoadedStudent:
+def _encoder_alone(
+    path: Path, state: dict[str, Tensor], form: str, content: Any, options: dict[str, Any]
+) -> LoadedStudent:
+    """A ViT under DINOv2's names. form: what the file's format is called; options: of its training."""
+    cfg = student_config(state, options, str(path))
+    epoch = _entry(content, "epoch")
+    facts = {"format": form, "epoch": epoch if type(epoch) is int else None, "args": options}
+    encoder = _encoder(cfg, dinov2_to_timm(state), path.stem, path, facts)
+    return LoadedStudent(name=path.stem, cfg=cfg, encoder=encoder, facts=facts, source=path)
+
+
+def _published_unic(path: Path, state: dict[str, Tensor], content: Any) -> LoadedStudent:
     foreign = [key for key in state if not key.startswith(("encoder.", "lp."))]
     if foreign:
         raise WeightsError(
             f"{path} holds {foreign[0]} beside encoder.* and lp.*, which no published file does"
         )
-    options = _options(content)
-    backbone = below("encoder.", state)
-    cfg = student_config(backbone, options, str(path))
-    facts = _facts(content, options, "published UNIC")
-    encoder = _encoder(cfg, dinov2_to_timm(backbone), path.stem, path, facts)
+    student = _encoder_alone(path, below("encoder.", state), "published UNIC", content, _options(content))
     projectors = below("lp.", state)
     if not projectors:
-        return LoadedStudent(name=path.stem, cfg=cfg, encoder=encoder, facts=facts, source=path)
-    ladder_cfg = _ladder_config(projectors, len(encoder.model.blocks), path)
+        return student
+    ladder_cfg = _ladder_config(projectors, len(student.encoder.model.blocks), path)
     names = _our_names({key.split(".")[1] for key in projectors}, path)
-    ours = {
-        ".".join(("heads", names[key.split(".")[1]], *key.split(".")[2:])): tensor
-        for key, tensor in projectors.items()
-    }
-    ladder = ladder_of(encoder, ours, ladder_cfg, str(path))
-    return LoadedStudent(
-        name=path.stem,
-        cfg=cfg,
-        encoder=encoder,
+    ours = {}
+    for key, tensor in projectors.items():
+        _, teacher, place = key.split(".", 2)
+        ours[f"heads.{names[teacher]}.{place}"] = tensor
+    ladder = ladder_of(student.encoder, ours, ladder_cfg, str(path))
+    return replace(
+        student,
         ladder=ladder,
         ladder_cfg=ladder_cfg,
         standardizers=_standardizers(content, ladder, names, path),
         teachers={name: name for name in ladder.widths},
-        facts=facts,
-        source=path,
     )
-
-
-def _dinov2(path: Path, state: dict[str, Tensor], content: Any) -> LoadedStudent:
-    options = _options(content) | _dimensions_beside(path)
-    cfg = student_config(state, options, str(path))
-    facts = _facts(content, options, "DINOv2")
-    encoder = _encoder(cfg, dinov2_to_timm(state), path.stem, path, facts)
-    return LoadedStudent(name=path.stem, cfg=cfg, encoder=encoder, facts=facts, source=path)
 
 
 def _dimensions_beside(path: Path) -> dict[str, Any]:
@@ -135,19 +135,6 @@ def _dimensions_beside(path: Path) -> dict[str, Any]:
     found = read_json(config) if config.is_file() else None
     heads = _entry(found, "model_args", "num_heads")
     return {"num_heads": heads} if isinstance(heads, int) else {}
-
-
-def _config_beside(path: Path) -> dict[str, Any]:
-    """The recipe of the run whose encoder this is; empty for a file elsewhere."""
-    folder = path.resolve().parent
-    in_run = path.name == ENCODER_FILE and (folder / "config.json").exists()
-    return read_config(folder) if in_run else {}
-
-
-def _own_config(path: Path, config: Mapping[str, Any]) -> StudentConfig | None:
-    """What a file of ours says it is, or the recipe beside it; None for a file from elsewhere."""
-    cfg = read_note(path)
-    return from_dict(StudentConfig, config["student"], "student.") if cfg is None and config else cfg
 
 
 def _without_wrappers(content: Any, path: Path) -> dict[str, Tensor]:
@@ -265,8 +252,3 @@ def _scalar(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError
-
-
-def _facts(content: Any, options: dict[str, Any], form: str) -> dict[str, Any]:
-    epoch = _entry(content, "epoch")
-    return {"format": form, "epoch": epoch if type(epoch) is int else None, "args": options}

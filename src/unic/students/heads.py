@@ -1,6 +1,7 @@
 """The ladder and statistics of a student in one safetensors file, beside its encoder."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,7 @@ from unic.core.config import from_dict, to_dict
 from unic.core.errors import WeightsError
 from unic.method.config import StatisticsConfig
 from unic.models.config import LadderConfig
-from unic.models.timm_encoder import TimmEncoder
-from unic.models.weights import read_metadata, read_weights, write_weights
+from unic.models.weights import below, read_metadata, read_weights, write_weights
 from unic.students.loaded_student import LoadedStudent, ladder_of, standardizers_of
 
 HEADS_FILE = "heads.safetensors"
@@ -34,8 +34,8 @@ def write_heads(path: Path, student: LoadedStudent, head: str | None) -> None:
     write_weights(path, tensors, {_NOTE: json.dumps(note)})
 
 
-def read_heads(path: Path, encoder: TimmEncoder) -> dict[str, Any]:
-    """The fields of a LoadedStudent that speak of its heads: ladder, ladder_cfg, standardizers, teachers."""
+def read_heads(path: Path, student: LoadedStudent) -> LoadedStudent:
+    """The student with its ladder, statistics and teachers, which `write_heads` wrote."""
     tensors = read_weights(path)
     text = read_metadata(path).get(_NOTE)
     if text is None:
@@ -49,14 +49,9 @@ def read_heads(path: Path, encoder: TimmEncoder) -> dict[str, Any]:
         }
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path}: the note on its heads is damaged ({error})") from error
-    parts: dict[str, dict[str, Any]] = {"ladder": {}, "statistics": {}}
-    for key, tensor in tensors.items():
-        part, _, name = key.partition(".")
-        if part not in parts:
+    for key in tensors:
+        if not key.startswith(("ladder.", "statistics.")):
             raise WeightsError(f"{path} holds {key}, which is neither a ladder's nor a statistic")
-        parts[part][name] = tensor
-    ladder = ladder_of(encoder, parts["ladder"], cfg, str(path))
-    standardizers = standardizers_of(ladder.widths, parts["statistics"], statistics, str(path))
-    return {
-        "ladder": ladder, "ladder_cfg": cfg, "standardizers": standardizers, "teachers": references,
-    }  # fmt: skip
+    ladder = ladder_of(student.encoder, below("ladder.", tensors), cfg, str(path))
+    standardizers = standardizers_of(ladder.widths, below("statistics.", tensors), statistics, str(path))
+    return replace(student, ladder=ladder, ladder_cfg=cfg, standardizers=standardizers, teachers=references)

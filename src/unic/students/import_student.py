@@ -8,6 +8,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from unic.core.config import to_dict
 from unic.core.errors import ConfigError
 from unic.core.files import TEMPORARY, file_sha256, write_folder, write_json
@@ -80,13 +82,8 @@ def _write_checkpoint(folder: Path, student: LoadedStudent, origin: dict[str, An
     """What a run writes, less the optimizer's state: there is nothing to go on with."""
     ladder = student.ladder.state_dict() if student.ladder is not None else {}
     tensors = {f"encoder.{key}": tensor for key, tensor in student.encoder.state_dict().items()}
-    write_weights(
-        folder / "model.safetensors", {**tensors, **{f"ladder.{k}": tensor for k, tensor in ladder.items()}}
-    )
-    statistics = {
-        f"{name}.{key}": tensor
-        for name, standardizer in student.standardizers.items()
-        for key, tensor in standardizer.state_dict().items()
-    }
+    tensors |= {f"ladder.{key}": tensor for key, tensor in ladder.items()}
+    write_weights(folder / "model.safetensors", tensors)
+    statistics = nn.ModuleDict(dict(student.standardizers)).state_dict()
     write_weights(folder / "statistics.safetensors", statistics)
     write_json(folder / "meta.json", {"step": 0, "teachers": {}, "imported": origin})

@@ -17,6 +17,7 @@ from unic.models.student import Student, build_encoder, build_student
 from unic.teachers import missing_weights, short_name
 from unic.teachers.fetch import WeightsFile
 from unic.teachers.load import outline_teacher
+from unic.tools.doctor.live_memory import parameter_bytes
 from unic.train.build_run import epoch_steps, micro_batch
 from unic.train.checkpoint import checkpoint_bytes
 from unic.train.recipe import Recipe
@@ -116,10 +117,10 @@ def estimate(recipe: Recipe, num_images: int | None) -> Estimate:
         teachers=tuple(_teacher(name, encoder, recipe) for name, encoder in encoders.items()),
         micro_batch=batch_size,
         memory=Memory(
-            weights=_num_bytes(student),
+            weights=parameter_bytes(student),
             gradients=trained,
             optimizer=2 * trained,
-            teachers=sum(_num_bytes(encoder) for encoder in encoders.values() if encoder),
+            teachers=sum(parameter_bytes(encoder) for encoder in encoders.values() if encoder),
             activations=activations,
         ),
         checkpoint_bytes=checkpoint_bytes(student),
@@ -129,6 +130,10 @@ def estimate(recipe: Recipe, num_images: int | None) -> Estimate:
 def describe(found: Estimate) -> str:
     """The estimate as lines for a person."""
     recipe, memory = found.recipe, found.memory
+    if found.num_images is None:
+        images = f"not given, so the {IMAGENET_1K:,} of ImageNet-1K"
+    else:
+        images = f"{found.num_images:,}"
     uncounted = [teacher.reference for teacher in found.teachers if teacher.flops is None]
     per_image = [
         (
@@ -146,7 +151,7 @@ def describe(found: Estimate) -> str:
             for name, parameters, flops in per_image
         ),
         f"  {_gflops(found.flops):>13}  {'':>10}  in all{' that could be counted' if uncounted else ''}",
-        f"images: {_images(found)}; {found.num_steps:,} steps of {recipe.optim.batch_size}, {found.images_seen:,} seen",
+        f"images: {images}; {found.num_steps:,} steps of {recipe.optim.batch_size}, {found.images_seen:,} seen",
         f"compute: {found.flops * found.images_seen / 1e18:.3g} EFLOP; one H200 at {UTILISATION:.0%} of "
         f"{H200_FLOPS / 1e12:.0f} TFLOP/s (bf16) takes {_duration(found.h200_hours)}",
         f"memory, estimated for {found.micro_batch} images at once in {recipe.speed.precision}: "
@@ -242,16 +247,6 @@ def _like(tokens: Tokens) -> Tokens:
 
 def _num_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _num_bytes(module: nn.Module) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
-
-
-def _images(found: Estimate) -> str:
-    if found.num_images is None:
-        return f"not given, so the {IMAGENET_1K:,} of ImageNet-1K"
-    return f"{found.num_images:,}"
 
 
 def _millions(count: int | None) -> str:

@@ -56,22 +56,17 @@ def test_a_single_teacher_has_no_pairs_and_nothing_is_written_without_out(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_single_image_is_enough_to_say_that_it_is_few(tmp_path: Path, capsys: pytest.CaptureFixture):
-    photographs(tmp_path / "one", 1)
-    assert check(RESNET, VIT, "--data", tmp_path / "one", "--out", tmp_path) == 0
-    assert "1 image is few" in capsys.readouterr().out
+def test_a_single_image_is_enough_to_say_that_it_is_few_and_that_another_is_bad(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    (photographs(tmp_path / "two", 2) / "0001.png").write_bytes(b"no picture")
+    assert check(RESNET, VIT, "--data", tmp_path / "two", "--out", tmp_path) == 0
+    printed = capsys.readouterr().out.replace("\n", " ")
+    assert "1 image is few" in printed and "1 of 2 images looked at cannot be read" in printed
     record = json.loads((tmp_path / "doctor.json").read_text())
-    assert record["pairs"] == []
+    assert record["images"] == 1 and record["pairs"] == []
+    assert record["unreadable"] == [str(tmp_path / "two" / "0001.png")]
     assert record["teachers"][0]["expected_loss"] is None
-
-
-def test_a_bad_image_is_named_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture):
-    (photographs(tmp_path / "some", 4) / "0002.png").write_bytes(b"no picture")
-    assert check(VIT, "--data", tmp_path / "some", "--out", tmp_path) == 0
-    record = json.loads((tmp_path / "doctor.json").read_text())
-    assert record["images"] == 3
-    assert record["unreadable"] == [str(tmp_path / "some" / "0002.png")]
-    assert "1 of 4 images looked at cannot be read" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_constant_features_are_found_by_name(

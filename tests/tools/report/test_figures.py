@@ -7,7 +7,6 @@ from PIL import Image
 
 from unic.core.errors import DataError
 from unic.tools.report.charts import TEXT_COLOUR
-from unic.tools.report.curves import panels, series
 from unic.tools.report.figures import MAX_NAMES, loss_charts, plot_charts, plot_losses
 
 TEACHERS = ("dino", "hf-hub:org/ibot")
@@ -79,18 +78,6 @@ def test_no_global_state_of_matplotlib_is_touched(tmp_path):
     before = dict(matplotlib.rcParams)
     plot_losses(metrics(3), tmp_path / "a.png")
     assert dict(matplotlib.rcParams) == before
-
-
-def test_series_keep_steps_and_turn_infinities_into_gaps():
-    steps, values = series([{"step": 1, "loss": 2}, {"step": 4, "loss": math.inf}, {"loss": 3}])["loss"]
-    assert steps == [1, 4]
-    assert values[0] == 2 and math.isnan(values[1])
-
-
-def test_teachers_may_have_slashes_in_their_names():
-    (panel,) = panels(["loss", "loss/hf-hub:org/ibot/cls"])
-    assert [(c.teacher, c.token) for c in panel.curves] == [(None, None), ("hf-hub:org/ibot", "cls")]
-    assert [panel.title for panel in panels(["loss/dino", "loss"])] == ["Loss", "loss/dino"]
 
 
 def test_the_figure_of_one_run_has_the_lines_and_colours_of_the_page():

@@ -22,7 +22,7 @@ from unic.tools.report import page as page_module
 from unic.tools.report.charts import COLOURS
 from unic.tools.report.inputs import read_report_inputs
 from unic.tools.report.page import MAX_BYTES, templates, write_report
-from unic.tools.report.tables import Table
+from unic.tools.report.tables import ValueTable
 from unic.tools.report.tables import text_of as text_of_value
 
 TEMPLATES = sorted(Path(page_module.__file__).parent.glob("*.html"))
@@ -302,7 +302,7 @@ def test_every_file_of_the_page_is_installed_with_the_package():
 
 
 def test_a_column_of_numbers_is_sorted_by_them_and_shows_words_for_people():
-    table = Table(columns=[("n", [1024, None, 0.5]), ("word", ["1", True, "<"])], thousands=True)
+    table = ValueTable(columns=[("n", [1024, None, 0.5]), ("word", ["1", True, "<"])], thousands=True)
     source = '{% import "sections.html" as parts with context %}{{ parts.value_table(table) }}'
     text = templates().from_string(source).render(table=table)
     assert '<td class="number" data-value="1024">1,024</td>' in text

@@ -10,8 +10,8 @@ from unic.core.results import StoredResult
 from unic.tools.report.baselines import choose_baselines
 from unic.tools.report.charts import colours, relative_chart
 from unic.tools.report.comparison import Comparison, compare, ratio
-from unic.tools.report.config_diff import MISSING, flat, split_by_difference
 from unic.tools.report.curves import in_order, panels, series, thinned
+from unic.tools.report.tables import MISSING, flat, split_by_difference
 
 
 def result(model: str, value: float, dataset: str = "dtd", **more) -> StoredResult:
@@ -169,10 +169,10 @@ def test_records_are_ordered_by_step_joined_and_null_becomes_a_gap():
         {"step": 1, "val/loss": 2.0},
         {"note": "no step"},
     ]
-    ordered = in_order([*records, {"step": 3, "loss": 0.5}, {"step": "?", "loss": 0.5}])
+    ordered = in_order([*records, {"step": 3, "loss": math.inf}, {"step": "?", "loss": 0.5}])
     assert [r["step"] for r in ordered] == [1, 2, 3]
-    steps, values = series(ordered)["loss"]
-    assert steps == [1, 2, 3] and values[0] == 1.0 and math.isnan(values[1])
+    steps, values = series([*ordered, {"loss": 0.5}])["loss"]
+    assert steps == [1, 2, 3] and values[0] == 1.0 and all(map(math.isnan, values[1:]))
     assert ordered[0]["val/loss"] == 2.0
 
 
@@ -192,6 +192,10 @@ def test_every_number_of_a_run_has_a_place_in_exactly_one_panel():
     assert {curve.teacher for curve in by_title["Explained variance of the teachers"].curves} == set(teachers)
     assert [curve.label for curve in by_title["Effective rank of the student"].curves] == ["cls", "patches"]
     assert by_title["k-NN accuracy while training"].curves[0].key == "fidelity/knn"
+    assert {(curve.teacher, curve.token) for curve in by_title["Loss"].curves[2:]} == {
+        (teacher, token) for teacher in teachers for token in ("cls", "patches")
+    }
+    assert [panel.title for panel in panels(["loss/dino", "loss"])] == ["Loss", "loss/dino"]
 
 
 def test_only_fields_that_differ_are_told_apart_and_a_missing_one_is_named():

@@ -65,10 +65,6 @@ def test_other_protocols_are_other_columns():
     assert second == "| b | – | **90.0** |"  # noqa: RUF001
 
 
-def test_a_number_measured_again_replaces_the_earlier_one():
-    assert "| a | **71.0** |" in markdown([result("a", 70.0), result("a", 71.0)])
-
-
 def test_ties_are_all_in_bold_and_values_that_are_no_numbers_are_left_out():
     text = markdown([result("a", 70.0), result("b", 70.0), result("c", float("nan"))])
     assert text.count("**70.0**") == 2 and "nan" not in text

@@ -3,7 +3,8 @@
 import pytest
 import timm
 import torch
-from tiny import CPU, cnn_encoder, picture, randomised, vit, vit_encoder
+from layouts import randomised
+from tiny import CPU, cnn_encoder, picture, vit, vit_encoder
 from torch import nn
 
 from unic.models.timm_encoder import TimmEncoder

@@ -7,7 +7,8 @@ import torch
 from tiny import random_maps
 
 from unic.core.errors import ConfigError
-from unic.tools.visualize.similarity import read_patch, similarities
+from unic.tools.visualize.figures import similarities
+from unic.tools.visualize.options import read_patch
 
 
 @pytest.mark.parametrize(

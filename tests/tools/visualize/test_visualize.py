@@ -95,12 +95,12 @@ def test_an_encoder_that_says_the_same_of_everything_gets_a_note(tmp_path: Path)
         ({"kinds": ("pca",), "heads": True}, "--heads is about attention; add attention to --kinds"),
         ({"kinds": ("attention",), "basis": "shared"}, "--basis is about pca"),
         ({"kinds": ("attention",), "foreground": True}, "--foreground is about pca"),
-        ({"kinds": ("pca",), "patch": (0.1, 0.2)}, "--patch is about similarity"),
+        ({"kinds": ("pca",), "patch": "0.1,0.2"}, "--patch is about similarity"),
     ],
 )
 def test_options_without_effect_are_a_sentence(choices: dict, said: str):
     with pytest.raises(ConfigError, match=said):
-        VisualizeOptions(**choices)
+        VisualizeOptions(**choices).check()
 
 
 def test_pictures_of_one_kind_are_replaced_and_others_stay(tmp_path: Path):
@@ -223,17 +223,9 @@ def student_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "images").mkdir()
     for number in range(16):
         picture(number, (40, 40)).save(root / "images" / f"{number}.png")
-    words = [
-        "distill",
-        "debug",
-        "--teachers",
-        CNN,
-        "--data.root",
-        str(root / "images"),
-        "--out",
-        str(root / "run"),
-    ]
+    words = ["distill", "debug", "--teachers", CNN, "--optim.epochs", "1", "--optim.warmup-epochs", "0"]
+    folders = ["--data.root", str(root / "images"), "--out", str(root / "run")]
     with torch.random.fork_rng():
-        code = main([*words, "--optim.epochs", "1", "--optim.warmup-epochs", "0", "--device", "cpu"])
+        code = main([*words, *folders, "--device", "cpu"])
     assert code == 0
     return root / "run"

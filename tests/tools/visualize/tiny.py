@@ -5,22 +5,13 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from layouts import randomised
 from PIL import Image
-from torch import nn
 
 from unic.models.timm_encoder import TimmEncoder
 from unic.tools.visualize.extract import EncoderMaps
 
 CPU = torch.device("cpu")
-
-
-def randomised(model: nn.Module, seed: int = 0) -> Any:
-    """No parameter at its start: fresh biases are 0 and norms 1, which would hide a forgotten one."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.3, generator=generator)
-    return model.eval().requires_grad_(False)
 
 
 def vit(**options: Any) -> Any:

@@ -26,8 +26,6 @@ class Format:
     """One line for people."""
     library: str
     """The Python package that reads it."""
-    card_library: str
-    """What model hubs call that library."""
     write: Callable[[LoadedStudent, Path, str | None], None]
     """Fills a folder; the last argument is the teacher whose head goes with it."""
     reload: Callable[[Path], Read]
@@ -36,6 +34,8 @@ class Format:
     """Python code for the model card, to be run inside the folder."""
     notes: Callable[[LoadedStudent, str | None], str] = lambda student, head: ""
     """What else the reader of the model card must know."""
+    card_library: str = ""
+    """What model hubs call that library, where that is another name."""
     heads: Literal["none", "beside", "instead"] = "none"
     """Where a head goes: nowhere, into a file beside the encoder, or the outputs are the head's."""
 
@@ -82,7 +82,7 @@ def export(
             student,
             head=head,
             what=form.what,
-            library=form.card_library,
+            library=form.card_library or form.library,
             usage=form.usage(student, head),
             notes=form.notes(student, head),
             parity=parity,

@@ -6,17 +6,9 @@ from enum import IntEnum
 
 # Identifiers that model hubs know, for the licences that come up.
 _HUB_NAMES = {
-    *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", "cc-by-4.0"),
-    *(
-        "cc-by-sa-4.0",
-        "cc-by-nc-4.0",
-        "cc-by-nc-sa-4.0",
-        "cc-by-nc-nd-4.0",
-        "gpl-3.0",
-        "lgpl-3.0",
-        "agpl-3.0",
-    ),
-}
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0",
+    "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0",
+}  # fmt: skip
 
 
 class Restriction(IntEnum):
@@ -79,8 +71,8 @@ def statement(licences: Mapping[str, str | None]) -> str:
 def hub_name(licences: Mapping[str, str | None]) -> str:
     """The strictest licence as model hubs name it; "unknown", or "other" for one they have no name for."""
     names = strictest(licences)
-    found = {licences[name] for name in names}
-    if len(found) != 1 or restriction(licences[names[0]]) == Restriction.UNKNOWN:
-        return "unknown" if not found or restriction(licences[names[0]]) == Restriction.UNKNOWN else "other"
-    name = re.sub(r"[ _]+", "-", found.pop() or "").lower()
-    return name if name in _HUB_NAMES else "other"
+    if not names or restriction(licences[names[0]]) == Restriction.UNKNOWN:
+        return "unknown"
+    first, *others = {licences[name] for name in names}
+    name = re.sub(r"[ _]+", "-", first or "").lower()
+    return name if not others and name in _HUB_NAMES else "other"

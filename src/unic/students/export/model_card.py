@@ -54,8 +54,7 @@ def model_card(
     references = student.teachers or {short_name(text): text for text in student.config.get("teachers", ())}
     student = replace(student, teachers=_without_folders(references))
     # Recorded in the run, since plugins' teachers are known only while they are trained from.
-    recorded = student.facts.get("licences")
-    recorded = recorded if isinstance(recorded, Mapping) else {}
+    recorded = _recorded(student, "licences")
     licences = {name: recorded.get(name) or licence(reference) for name, reference in references.items()}
     start, origin = student.config.get("start"), _origin(student)
     bound_by = {**licences, f"the weights it started from, {start}": licence(start)} if start else licences
@@ -71,12 +70,7 @@ def model_card(
         "Results": _results(student),
         "Parity": _parity(parity),
     }
-    lines = [
-        _front_matter(library, named),
-        f"# {student.name}",
-        first,
-        _summary(student, head),
-    ]
+    lines = [_front_matter(library, named), f"# {student.name}", first, _summary(student, head)]
     lines += [f"## {title}\n\n{text}" for title, text in sections.items()]
     return "\n\n".join(lines) + "\n"
 
@@ -89,6 +83,12 @@ def _without_folders(value: Any) -> Any:
         return [_without_folders(item) for item in value]
     path = re.fullmatch(r"([a-z]+:)?([/~].*)", value) if isinstance(value, str) else None
     return value if path is None else (path[1] or "") + "/".join(path[2].split("/")[-2:])
+
+
+def _recorded(student: LoadedStudent, name: str) -> Mapping[str, Any]:
+    """What the run has recorded for each teacher; empty where nothing is."""
+    by_teacher = student.facts.get(name)
+    return by_teacher if isinstance(by_teacher, Mapping) else {}
 
 
 def _origin(student: LoadedStudent) -> Mapping[str, Any] | None:
@@ -138,17 +138,11 @@ def _summary(student: LoadedStudent, head: str | None) -> str:
 def _teachers(student: LoadedStudent, licences: Mapping[str, str | None]) -> str:
     if not licences:
         return f"Teachers: {_NOT_RECORDED}."
-    hashes = student.facts.get("teachers")
-    hashes = hashes if isinstance(hashes, Mapping) else {}
-    rows = [
-        [
-            name,
-            f"`{student.teachers[name]}`",
-            text or "unknown",
-            f"`{hashes[name]}`" if name in hashes else _NOT_RECORDED,
-        ]
-        for name, text in licences.items()
-    ]
+    hashes = _recorded(student, "teachers")
+    rows = []
+    for name, text in licences.items():
+        sha256 = f"`{hashes[name]}`" if name in hashes else _NOT_RECORDED
+        rows.append([name, f"`{student.teachers[name]}`", text or "unknown", sha256])
     return table(["teacher", "loaded as", "licence", "sha256 of weights and preprocessing"], rows)
 
 

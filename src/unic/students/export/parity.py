@@ -10,13 +10,11 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
-from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from unic.core.errors import WeightsError
 from unic.data.crop import evaluation_view
-from unic.data.decode import read_image
+from unic.data.decode import SAMPLE_NAMES, read_image, sample_photographs
 from unic.method.tokens import Tokens
 from unic.models.encoder import ImageEncoder
 
@@ -61,11 +59,9 @@ class Photos:
 
 def read_photos(paths: Sequence[Path], image_size: int) -> Photos:
     """The two photographs that come with scikit-learn, and the given ones, cut to `image_size` pixels."""
-    samples = load_sample_images()
-    names = [f"{Path(name).name} (scikit-learn)" for name in samples.filenames]
-    images = [Image.fromarray(pixels) for pixels in samples.images] + [read_image(path) for path in paths]
-    pixels = torch.stack([evaluation_view(image, image_size) for image in images])
-    return Photos((*names, *(path.name for path in paths)), pixels)
+    names = [*(f"{name} (scikit-learn)" for name in SAMPLE_NAMES), *(path.name for path in paths)]
+    images = [*sample_photographs(), *map(read_image, paths)]
+    return Photos(tuple(names), torch.stack([evaluation_view(image, image_size) for image in images]))
 
 
 @torch.inference_mode()

@@ -84,7 +84,6 @@ EXPORTS.add(
     Format(
         what="The file of a DINOv2 backbone (torch, tensors only)",
         library="timm",
-        card_library="timm",
         write=write,
         reload=reload,
         usage=usage,

@@ -156,7 +156,6 @@ EXPORTS.add(
     Format(
         what="transformers' folder (ViTModel, or Dinov2Model with registers or layer-scale)",
         library="transformers",
-        card_library="transformers",
         write=write,
         reload=reload,
         usage=usage,

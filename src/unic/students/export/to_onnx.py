@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from unic.method.tokens import Tokens
-from unic.models.student import KeyedDropPath
 from unic.students.export import EXPORTS, Format
 from unic.students.export.parity import Read
 from unic.students.export.plain_vit import standard_tokens
@@ -89,7 +88,7 @@ class _Graph(nn.Module):
 
     def __init__(self, encoder: Any):
         super().__init__()
-        model = _without_drop_paths(encoder.model)
+        model = encoder.model
         self.projection, self.blocks = model.patch_embed.proj, model.blocks
         self.norm_pre, self.norm = model.norm_pre, model.norm
         prefix = [token for token in (model.cls_token, model.reg_token) if token is not None]
@@ -166,16 +165,6 @@ def _bicubic(rows: Any, side: int) -> Tensor:
     far = ((-0.5 * distances + 2.5) * distances - 4) * distances + 2
     weights = torch.where(distances < 1, near, torch.where(distances < 2, far, 0.0))
     return weights / weights.sum(1, keepdim=True)
-
-
-def _without_drop_paths(model: nn.Module) -> Any:
-    """A copy without the modules that only do something in training."""
-    model = copy.deepcopy(model)
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, KeyedDropPath):
-                setattr(module, name, nn.Identity())
-    return model
 
 
 def _needs(*packages: str) -> list[Any]:

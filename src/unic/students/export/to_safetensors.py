@@ -78,7 +78,6 @@ EXPORTS.add(
     Format(
         what="The safetensors file of a student, with timm's parameter names",
         library="timm",
-        card_library="timm",
         write=write,
         reload=reload,
         usage=usage,

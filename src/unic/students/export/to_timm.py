@@ -70,7 +70,6 @@ EXPORTS.add(
     Format(
         what="timm's folder (config.json, model.safetensors)",
         library="timm",
-        card_library="timm",
         write=write,
         reload=reload,
         usage=usage,

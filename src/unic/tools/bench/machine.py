@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from unic.core.device import wait_for
+
 _SIDE = 2048
 _REPEATS = 5
 
@@ -21,11 +23,11 @@ def matmul_flops(dtype: torch.dtype, device: torch.device) -> float:
     count = 1 if device.type == "cpu" else 50
     best = float("inf")
     for _ in range(1 + _REPEATS):
-        _wait(device)
+        wait_for(device)
         start = time.perf_counter()
         for _ in range(count):
             F.linear(x, weight)
-        _wait(device)
+        wait_for(device)
         best = min(best, (time.perf_counter() - start) / count)
     return 2 * _SIDE**3 / best
 
@@ -64,11 +66,6 @@ def peak_memory(device: torch.device) -> int:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _wait(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 def _git(folder: Path, *words: str) -> str:

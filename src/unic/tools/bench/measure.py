@@ -9,18 +9,17 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import torch
 
 from unic.core.environment import environment
 from unic.data.worker_processes import auto_workers
-from unic.tools.bench.analytic_flops import analytic_flops
 from unic.tools.bench.data_throughput import DataThroughput, time_reading
 from unic.tools.bench.machine import commit, matmul_flops, processor
 from unic.tools.bench.options import BenchOptions
 from unic.tools.bench.subprocess_runner import SubprocessRunner
-from unic.tools.bench.timed_step import StepFacts, Timed
+from unic.tools.bench.timed_step import Timed, TimedStep
 from unic.tools.estimate import IMAGENET_1K, UTILISATION, Estimate, estimate
 from unic.train.recipe import Recipe
 
@@ -42,15 +41,8 @@ class Setting(NamedTuple):
         return f"{self.kernels} {self.precision}"
 
 
-@runtime_checkable
-class Measured(Protocol):
-    """A setting that can be asked for steps; `SubprocessRunner` is one, and so is `TimedStep` itself."""
-
-    def step(self) -> Timed: ...
-    def shares(self) -> dict[str, float]: ...
-    def count_host_syncs(self) -> int | None: ...
-    def facts(self) -> StepFacts: ...
-    def close(self) -> None: ...
+Measured = TimedStep | SubprocessRunner
+"""A setting that can be asked for steps, in this process or in one of its own."""
 
 
 def measure(
@@ -116,7 +108,6 @@ def measure(
         "teachers": facts.teachers,
         "flops_per_image": {
             "counted": whole.flops,
-            "modelled": analytic_flops(recipe),
             "student": whole.student_flops,
             "teachers": {teacher.reference: teacher.flops for teacher in whole.teachers},
         },

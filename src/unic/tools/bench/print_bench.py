@@ -43,14 +43,13 @@ def _settings(found: dict[str, Any]) -> Table:
 def _lines(found: dict[str, Any]) -> list[str]:
     flops, peaks, shared = found["flops_per_image"], found["matmul_flops_per_second"], found["bytes_reduced"]
     reading, whole = found["reading"], found["whole_recipe"]
-    modelled = "not modelled" if flops["modelled"] is None else f"modelled {flops['modelled'] / 1e9:.2f}"
     random = [name for name, weights in found["teachers"].items() if weights == RANDOM]
     uncounted = [name for name, count in flops["teachers"].items() if count is None]
     lines = [_ratio(found)]
     lines += [_compared(precision, parity) for precision, parity in found["parity"].items()]
     lines += [
-        f"an image: {flops['counted'] / 1e9:.2f} GFLOP counted, {modelled}; the share of the peak is that of the "
-        f"counted ones, also where fast leaves some out",
+        f"an image: {flops['counted'] / 1e9:.2f} GFLOP counted; the share of the peak is that of what is counted, "
+        "also where fast leaves some out",
         f"matrix products of 2048 x 2048 here: bf16 {peaks['bf16'] / 1e9:,.0f} GFLOP/s, "
         f"fp32 {peaks['fp32'] / 1e9:,.0f} GFLOP/s ({found['processor']}, {found['threads']} threads)",
         f"between processes a step would share {shared['metrics_and_moments'] / 1e3:.0f} kB of sums and "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from unic.core.device import wait_for
 from unic.method.tokens import Batch
 from unic.tools.bench.machine import peak_memory
 from unic.tools.bench.random_teacher import load_or_randomize
@@ -66,10 +67,10 @@ class TimedStep:
         """One step; the weights move. On an accelerator the mean of several, as the host runs ahead of it in a run."""
         # The first one alone: it is the one that settings are compared by.
         count = 1 if self.device.type == "cpu" or self.state.step == 0 else _STEPS_IN_A_ROW
-        self._wait()
+        wait_for(self.device)
         start = time.perf_counter()
         outcome = [self._step() for _ in range(count)][-1]
-        self._wait()
+        wait_for(self.device)
         seconds = (time.perf_counter() - start) / count
         names = self._context.teacher_names
         losses = readable(outcome.sums, names)
@@ -85,7 +86,7 @@ class TimedStep:
             activities.append(ProfilerActivity.CUDA)
         with profile(activities=activities) as profiler:
             self._step()
-            self._wait()
+            wait_for(self.device)
         return shares_of_parts(profiler.events() or (), on_cpu=self.device.type == "cpu")
 
     def count_host_syncs(self) -> int | None:
@@ -119,10 +120,6 @@ class TimedStep:
 
     def _step(self) -> StepOutcome:
         return train_step(self._context, self.state, self.state.student, self._batches, torch.zeros(0))
-
-    def _wait(self) -> None:
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
 
 
 def shares_of_parts(events: Iterable, *, on_cpu: bool) -> dict[str, float]:

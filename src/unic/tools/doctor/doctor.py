@@ -1,6 +1,6 @@
 """Looks at teachers on the user's images and says what they are like, how alike they are, and what is wrong.
 
-diagnose -> Diagnosis -> doctor.json and the tables of tables.py. What is worth a warning is in findings.py.
+diagnose -> Diagnosis -> doctor.json and the tables of print_diagnosis.py. What is worth a warning is in findings.py.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from unic.tools.doctor.findings import Finding, TeacherFacts, find
 from unic.tools.doctor.metrics import PairMetrics, TeacherMetrics, pair_metrics, teacher_metrics
 from unic.tools.doctor.normalisation import Trial, declared, published, try_normalisations
 from unic.tools.doctor.sample_images import read_sample_images, spread
+from unic.tools.visualize.attention import has_attention
 from unic.version import __version__
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ FILE = "doctor.json"
 
 _IMAGES_TO_TRY = 32
 """Images on which other normalisations are tried."""
+
+_BATCH_SIZE = 32
 
 MEMORY = (
     "parameters and buffers, plus the most bytes of tensors alive at once in a batch of {batch}; scratch space inside "
@@ -82,7 +85,6 @@ def diagnose(
     data: Path,
     *,
     max_images: int = 500,
-    batch_size: int = 32,
     device: torch.device,
 ) -> Diagnosis:
     """Examines every teacher alone, then every pair.
@@ -95,9 +97,8 @@ def diagnose(
         raise ConfigError("which teachers? unic teachers check NAME... --data DIR; see `unic teachers list`")
     check_names(references)
     encoders = load_teachers(references)
-    pictures = read_sample_images(
-        data, [encoder.image_size for encoder in encoders], max_images, batch_size=batch_size
-    )
+    sizes = [encoder.image_size for encoder in encoders]
+    pictures = read_sample_images(data, sizes, max_images, batch_size=_BATCH_SIZE)
     grid = min(encoder.grid for encoder in encoders)  # patches are averaged, none is invented
     few = torch.from_numpy(spread(len(pictures), _IMAGES_TO_TRY))  # over all classes, not the first alone
     seen: dict[str, TeacherFeatures] = {}
@@ -106,7 +107,7 @@ def diagnose(
     for reference, encoder in zip(references, encoders, strict=True):
         began = time.monotonic()
         encoder.to(device)
-        seen[encoder.name] = extract_features(encoder, pictures, grid, batch_size=batch_size, device=device)
+        seen[encoder.name] = extract_features(encoder, pictures, grid, batch_size=_BATCH_SIZE, device=device)
         some = pictures.views[encoder.image_size][few]
         trials[encoder.name] = try_normalisations(encoder, some, device)
         encoder.to("cpu")
@@ -117,7 +118,7 @@ def diagnose(
                 published=published(reference, encoder),
                 image_size=encoder.image_size,
                 grid=encoder.grid,
-                has_attention=any("attention" in type(part).__name__.lower() for part in encoder.modules()),
+                has_attention=has_attention(encoder),
             )
         )
         log.info("%s: %d images in %.1f s", encoder.name, len(pictures), time.monotonic() - began)
@@ -130,7 +131,7 @@ def diagnose(
         unreadable=pictures.unreadable,
         seconds=time.monotonic() - start,
         grid=grid,
-        memory=MEMORY.format(batch=min(batch_size, len(pictures))),
+        memory=MEMORY.format(batch=min(_BATCH_SIZE, len(pictures))),
         facts=facts,
         rows=rows,
         pairs=pairs,

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from unic.core.device import wait_for
 from unic.core.progress import with_progress
 from unic.core.rng import uniforms
 from unic.method.tokens import Tokens
@@ -72,10 +73,10 @@ def extract_features(
         steps, own.split(batch_size), common.split(batch_size), strict=True
     ):
         pixels = batch.to(device)
-        _wait(device)
+        wait_for(device)
         start = time.perf_counter()
         tokens = encoder(pixels)
-        _wait(device)
+        wait_for(device)
         rates.append(len(batch) / (time.perf_counter() - start))
         tokens = tokens.float()
         cls.append(tokens.cls.cpu())
@@ -108,9 +109,3 @@ def _places(pictures: SampleImages, grid: tuple[int, int], total: int) -> Tensor
 
 def _at(patches: Float[Tensor, "B N E"], places: Tensor) -> Float[Tensor, "B K E"]:
     return patches.take_along_dim(places.to(patches.device)[:, :, None], dim=1)
-
-
-def _wait(device: torch.device) -> None:
-    """Until the device has done what it was told, so that the clock measures it."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)

@@ -221,15 +221,13 @@ def _image_sizes(facts: Sequence[TeacherFacts]) -> Iterator[Finding]:
 def _duplicates(pairs: Sequence[PairMetrics], num_images: int) -> Iterator[Finding]:
     if num_images < FEW_IMAGES:
         return
-    by_token = {(pair.a, pair.b, pair.token): pair for pair in pairs}
-    for (a, b, token), pair in by_token.items():
-        patches = by_token.get((a, b, "patches"))
-        if token == "cls" and patches and min(pair.cka, patches.cka) > SAME_CKA:
+    for cls, patches in zip(pairs[::2], pairs[1::2], strict=True):
+        if min(cls.cka, patches.cka) > SAME_CKA:
             yield Finding(
-                teachers=[a, b], kind="duplicate", level="warning",
-                message=f"{a} and {b} say almost the same (CKA {pair.cka:.3f} of CLS tokens, {patches.cka:.3f} of "
-                "patches); two of a kind count twice in the loss, cost twice the time and add nothing, so leave one "
-                "out.",
+                teachers=[cls.a, cls.b], kind="duplicate", level="warning",
+                message=f"{cls.a} and {cls.b} say almost the same (CKA {cls.cka:.3f} of CLS tokens, "
+                f"{patches.cka:.3f} of patches); two of a kind count twice in the loss, cost twice the time and add "
+                "nothing, so leave one out.",
             )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 Letters: M images, N patches, K patches kept of an image, R rows of any of them, D E widths.
 """
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -35,7 +36,7 @@ class TeacherMetrics:
 
     norm: mean length of a token.
     effective_rank: at most `rank_limit`.
-    dead_share, outlier_share: as in distill/measures.py, in [0, 1].
+    dead_share, outlier_share: as in method/feature_metrics.py, in [0, 1].
     largest_share: part of the mean squared length that the three largest dimensions hold, in [0, 1].
     images_per_second, memory_mb: of the teacher, so the same for its CLS tokens and patches; 10^6 bytes, parameters
       and the tensors alive at once in a batch.
@@ -89,21 +90,16 @@ def teacher_metrics(name: str, seen: TeacherFeatures) -> list[TeacherMetrics]:
 
 
 def pair_metrics(seen: dict[str, TeacherFeatures]) -> list[PairMetrics]:
-    """Every pair, in order; none where fewer than three images are finite in both."""
-    names = list(seen)
-    found = []
-    for number, a in enumerate(names):
-        for b in names[number + 1 :]:
-            both = seen[a].finite & seen[b].finite
-            if both.sum() < 3:
-                continue
-            found.append(_pair(a, b, "cls", seen[a].cls[both], seen[b].cls[both]))
-            found.append(
-                _pair(
-                    a, b, "patches", seen[a].aligned[both].flatten(0, 1), seen[b].aligned[both].flatten(0, 1)
-                )
-            )
-    return found
+    """Of every pair its CLS tokens, then its patches; none where fewer than three images are finite in both."""
+    metrics = []
+    for a, b in itertools.combinations(seen, 2):
+        both = seen[a].finite & seen[b].finite
+        if both.sum() < 3:
+            continue
+        patches_a, patches_b = (seen[name].aligned[both].flatten(0, 1) for name in (a, b))
+        metrics.append(_pair(a, b, "cls", seen[a].cls[both], seen[b].cls[both]))
+        metrics.append(_pair(a, b, "patches", patches_a, patches_b))
+    return metrics
 
 
 def _pair(a: str, b: str, token: Token, x: Float[Tensor, "R D"], y: Float[Tensor, "R E"]) -> PairMetrics:
@@ -146,13 +142,16 @@ def _loss_of_mean(
     known: of other images, whose statistics are used, as in training: a dimension that was constant among them and
       is not any more is what makes a loss explode.
     """
-    width = tokens.shape[2]
-    standardizer = Standardizer(Widths(width, width), cfg)
-    standardizer.update(standardizer.moments(_as_patches(known)), 1.0)
-    target = standardizer(_as_patches(tokens)).patches
+    target = standardized(tokens, known, cfg)
     return token_loss(torch.zeros_like(target), target, LossConfig()).mean().item()
 
 
-def _as_patches(tokens: Float[Tensor, "M K D"]) -> Tokens:
-    """With a CLS token that nothing is asked of."""
-    return Tokens(tokens[:, 0], tokens)
+def standardized(
+    tokens: Float[Tensor, "M K D"], known: Float[Tensor, "_ K D"], cfg: StatisticsConfig
+) -> Float[Tensor, "M K D"]:
+    """Tokens with the mean and std of the known ones taken out, as in training."""
+    width = tokens.shape[2]
+    standardizer = Standardizer(Widths(width, width), cfg)
+    # As patches, with a CLS token that nothing is asked of.
+    standardizer.update(standardizer.moments(Tokens(known[:, 0], known)), 1.0)
+    return standardizer(Tokens(tokens[:, 0], tokens)).patches

@@ -19,11 +19,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from unic.method.config import StatisticsConfig
-from unic.method.standardize import Standardizer
-from unic.method.tokens import Tokens, Widths
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
 from unic.models.student import ENCODER_FILE, read_note
 from unic.teachers import TEACHERS, parse_reference
+from unic.tools.doctor.metrics import standardized
 
 
 class Normalisation(NamedTuple):
@@ -81,8 +80,10 @@ def try_normalisations(
     layers = [module for module in encoder.modules() if _remembers(module)]
     reference, found = None, []
     for name, normalisation in trials.items():
-        with _normalised(encoder, normalisation), _first_input(layers) as first:
-            cls = encoder(images.to(device)).float().cls.cpu()
+        tried = encoder.replace()
+        tried.mean, tried.std = (torch.tensor(x, device=device).view(3, 1, 1) for x in normalisation)
+        with _first_input(layers) as first:
+            cls = tried(images.to(device)).float().cls.cpu()
         reference = cls if reference is None else reference
         found.append(
             Trial(
@@ -129,26 +130,19 @@ def published(reference: str, encoder: ImageEncoder) -> Published:
     spec's image size. Weights of other origin in an architecture of timm have other facts than timm's.
     """
     base, options = parse_reference(reference)
+    facts, image_size = None, None
     if base in TEACHERS:
         spec = TEACHERS[base]
-        facts = timm.get_pretrained_cfg(spec.model) if "." in spec.model else None
-        if facts is None:
-            return Published(None, spec.image_size)
-        return Published(_of(facts.mean, facts.std), facts.input_size[-1])
-    if base.startswith("timm:") or "model" in options:
+        cfg = timm.get_pretrained_cfg(spec.model) if "." in spec.model else None
+        facts, image_size = cfg and cfg.to_dict(), spec.image_size
+    elif base.startswith("timm:") or "model" in options:
         facts = getattr(encoder.model, "pretrained_cfg", None)
-        return Published(None, None) if not facts else _of_timm(facts)
-    if base.startswith("file:"):
-        return Published(None, _noted_size(Path(base.removeprefix("file:")).expanduser()))
-    return Published(None, None)
-
-
-def _of_timm(facts: Any) -> Published:
-    return Published(_of(facts["mean"], facts["std"]), facts["input_size"][-1])
-
-
-def _of(mean: Any, std: Any) -> Normalisation:
-    return Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
+    elif base.startswith("file:"):
+        image_size = _noted_size(Path(base.removeprefix("file:")).expanduser())
+    if not facts:
+        return Published(None, image_size)
+    mean, std = (tuple(map(float, facts[key])) for key in ("mean", "std"))
+    return Published(Normalisation(mean, std), facts["input_size"][-1])
 
 
 def _noted_size(path: Path) -> int | None:
@@ -163,18 +157,6 @@ def _remembers(module: nn.Module) -> bool:
     if not isinstance(mean, Tensor) or not isinstance(variance, Tensor):
         return False
     return bool((mean != 0).any() and (variance > 0).all())
-
-
-@contextlib.contextmanager
-def _normalised(encoder: ImageEncoder, normalisation: Normalisation) -> Iterator[None]:
-    kept = encoder.mean.clone(), encoder.std.clone()
-    try:
-        for buffer, numbers in ((encoder.mean, normalisation.mean), (encoder.std, normalisation.std)):
-            buffer.copy_(torch.tensor(numbers).view(3, 1, 1))
-        yield
-    finally:
-        encoder.mean.copy_(kept[0])
-        encoder.std.copy_(kept[1])
 
 
 @contextlib.contextmanager
@@ -210,11 +192,7 @@ def _likeness(own: Float[Tensor, "B D"], other: Float[Tensor, "B D"]) -> float |
     """Mean cosine after standardisation by the statistics of `own`."""
     if len(own) < 2:
         return None
-    both = [Tokens(cls, cls[:, None]) for cls in (own, other)]
-    width = own.shape[1]
-    standardizer = Standardizer(Widths(width, width), StatisticsConfig())
-    standardizer.update(standardizer.moments(both[0]), 1.0)
-    a, b = (standardizer(tokens).cls for tokens in both)
+    a, b = (standardized(cls[:, None], own[:, None], StatisticsConfig())[:, 0] for cls in (own, other))
     return _finite(F.cosine_similarity(a, b, dim=-1).mean())
 
 

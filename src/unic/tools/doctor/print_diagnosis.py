@@ -57,16 +57,9 @@ def _pairs(diagnosis: Diagnosis) -> Table:
         "CKA: linear, 1 is the same up to rotation. kNN: share of common nearest neighbours. Patches on a grid of "
         "{} x {}.".format(*diagnosis.grid)
     )
-    by_pair: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
-    for pair in diagnosis.pairs:
-        by_pair.setdefault((pair.a, pair.b), {})[pair.token] = (pair.cka, pair.neighbours)
-    for (a, b), found in by_pair.items():
-        (cka_cls, near_cls), (cka_patches, near_patches) = found["cls"], found["patches"]
-        table.add_row(
-            escape(a),
-            escape(b),
-            *(f"{value:.2f}" for value in (cka_cls, cka_patches, near_cls, near_patches)),
-        )
+    for cls, patches in zip(diagnosis.pairs[::2], diagnosis.pairs[1::2], strict=True):
+        values = (cls.cka, patches.cka, cls.neighbours, patches.neighbours)
+        table.add_row(escape(cls.a), escape(cls.b), *(f"{value:.2f}" for value in values))
     return table
 
 

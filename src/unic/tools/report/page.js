@@ -289,13 +289,8 @@ function lines(plot, spec, width, visible) {
 }
 
 function closest(sorted, value) {
-  let low = 0, high = sorted.length - 1;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (sorted[middle] < value) low = middle + 1;
-    else high = middle;
-  }
-  return low > 0 && value - sorted[low - 1] < sorted[low] - value ? low - 1 : low;
+  const distance = (index) => Math.abs(sorted[index] - value);
+  return sorted.reduce((best, _, index) => (distance(index) <= distance(best) ? index : best), 0);
 }
 
 // ---- relative to the best teacher ----

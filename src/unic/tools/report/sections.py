@@ -7,9 +7,8 @@ from typing import Any
 
 from unic.core.results import StoredResult
 from unic.tools.report.comparison import Comparison
-from unic.tools.report.config_diff import flat, split_by_difference
 from unic.tools.report.inputs import Run
-from unic.tools.report.tables import Table, is_finite, table_of, text_of
+from unic.tools.report.tables import ValueTable, flat, is_finite, split_by_difference, table_of, text_of
 
 MAX_ROWS = 400
 """Of the table of where numbers are from."""
@@ -24,12 +23,12 @@ _DOCTOR = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Diagnosis:
+class DoctorSection:
     """A doctor.json. warnings: pairs of their kind and message. tables: pairs of their title and the table."""
 
     facts: str
     warnings: Sequence[tuple[str, str]]
-    tables: Sequence[tuple[str, Table]]
+    tables: Sequence[tuple[str, ValueTable]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +37,8 @@ class Origin:
 
     num_runs: int
     facts: Mapping[str, str]
-    differences: Table | None
-    provenance: Table | None
+    differences: ValueTable | None
+    provenance: ValueTable | None
     num_results: int
 
 
@@ -78,13 +77,13 @@ def run_state(run: Run) -> str:
     return f"{state}; step {last['step']:,}{epoch}" + (f"; {losses}" if losses else "")
 
 
-def table_of_runs(runs: Sequence[Run]) -> Table:
+def table_of_runs(runs: Sequence[Run]) -> ValueTable:
     headings = {
         "step": "step", "loss": "loss", "val/loss": "validation loss", "fidelity/knn": "k-NN (%)",
         "images_per_second": "images/s",
     }  # fmt: skip
     measured = [(heading, [_last(run, key) for run in runs]) for key, heading in headings.items()]
-    return Table(
+    return ValueTable(
         corner="run",
         rows=[run.name for run in runs],
         columns=[
@@ -103,14 +102,14 @@ def _last(run: Run, key: str) -> float | int | None:
     return next((v for v in values if isinstance(v, int | float) and math.isfinite(v)), None)
 
 
-def comparison_of_recipes(runs: Sequence[Run]) -> Table | None:
+def comparison_of_recipes(runs: Sequence[Run]) -> ValueTable | None:
     """A row for each run, a column for each field in which not all are the same; None where all are the same."""
     recipes = {run.name: run.config for run in runs if run.config is not None}
     shared, differing = split_by_difference(list(recipes.values()))
     if not differing:
         return None
     note = f"{len(differing)} of {len(differing) + len(shared)} fields differ."
-    return Table(corner="run", rows=list(recipes), columns=list(differing.items()), note=note)
+    return ValueTable(corner="run", rows=list(recipes), columns=list(differing.items()), note=note)
 
 
 def alarm(record: Mapping[str, Any]) -> tuple[str, str]:
@@ -121,13 +120,13 @@ def alarm(record: Mapping[str, Any]) -> tuple[str, str]:
     return f"{kind} {where}".strip(), str(record.get("message") or fields)
 
 
-def diagnosis(doctor: Mapping[str, Any]) -> Diagnosis:
+def diagnosis(doctor: Mapping[str, Any]) -> DoctorSection:
     """doctor.json: warnings, teachers, and pairs of them."""
     tables = []
     for key, title in (("teachers", "Teachers"), ("pairs", "Pairs of teachers")):
         if records := _objects(doctor.get(key)):
             tables.append((title, table_of([_in_per_cent(record) for record in records], _DOCTOR)))
-    return Diagnosis(
+    return DoctorSection(
         facts=", ".join(f"{name} {text_of(doctor[name])}" for name in ("data", "images") if name in doctor),
         warnings=[
             (text_of(warning.get("kind")), text_of(warning.get("message")))
@@ -154,7 +153,7 @@ def origin(runs: Sequence[Run], results: Sequence[StoredResult]) -> Origin | Non
     with_environment = [run for run in runs if run.environment]
     shared, differing = split_by_difference([_readable(run.environment or {}) for run in with_environment])
     names = [run.name for run in with_environment]
-    differences = Table(corner="run", rows=names, columns=list(differing.items())) if differing else None
+    differences = ValueTable(corner="run", rows=names, columns=list(differing.items())) if differing else None
     provenance, num_results = _provenance(results)
     if not (shared or differing or provenance):
         return None
@@ -184,7 +183,7 @@ def _join_versions(facts: Mapping[str, Any]) -> dict[str, Any]:
     return rest | ({"packages": line} if line else {})
 
 
-def _provenance(results: Sequence[StoredResult]) -> tuple[Table | None, int]:
+def _provenance(results: Sequence[StoredResult]) -> tuple[ValueTable | None, int]:
     """Which weights and data each number is from, once for each evaluation; and how many there are."""
     fields = ("model", "dataset", "evaluation", "protocol", "model_hash", "data_hash")
     by_evaluation = {tuple(getattr(result, name) for name in fields): result for result in results}

@@ -1,4 +1,4 @@
-"""Tables of values of any kind, as page.html draws them and page.js sorts them."""
+"""Tables of values of any kind, as page.html draws them and page.js sorts them; and what differs between recipes."""
 
 import json
 import math
@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unic.tools.report.config_diff import MISSING
+MISSING = "(not there)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class ValueTable:
     """A value for each row and column.
 
     columns: pairs of a heading and the values of all rows.
@@ -31,7 +31,7 @@ class Table:
         return max([len(self.rows or ()), *(len(values) for _, values in self.columns)])
 
 
-def table_of(records: Sequence[Mapping[str, Any]], names: Mapping[str, str], note: str = "") -> Table:
+def table_of(records: Sequence[Mapping[str, Any]], names: Mapping[str, str], note: str = "") -> ValueTable:
     """A row for each record, a column for each field that any of them has.
 
     names: headings of fields, where the name alone would not be understood.
@@ -41,7 +41,7 @@ def table_of(records: Sequence[Mapping[str, Any]], names: Mapping[str, str], not
         (names.get(field, field.replace("_", " ")), [record.get(field) for record in records])
         for field in fields
     ]
-    return Table(columns=columns, note=note)
+    return ValueTable(columns=columns, note=note)
 
 
 def text_of(value: Any) -> str:
@@ -65,3 +65,30 @@ def are_numbers(values: Sequence[Any]) -> bool:
         value is None or value == MISSING or (isinstance(value, int | float) and not isinstance(value, bool))
         for value in values
     )
+
+
+def flat(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Leaves by path: {"data": {"views": {"flip": 0.5}}} gives {"data.views.flip": 0.5}. Lists are leaves."""
+    leaves = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            leaves |= flat(value, f"{where}{name}.")
+        else:
+            leaves[f"{where}{name}"] = value
+    return leaves
+
+
+def split_by_difference(
+    several: Sequence[Mapping[str, Any]],
+) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """Leaves that are the same everywhere, and those that differ, with a value (or MISSING) for each of `several`."""
+    flats = [flat(one) for one in several]
+    names = dict.fromkeys(name for leaves in flats for name in leaves)
+    shared, differing = {}, {}
+    for name in names:
+        values = [leaves.get(name, MISSING) for leaves in flats]
+        if all(value == values[0] for value in values):
+            shared[name] = values[0]
+        else:
+            differing[name] = values
+    return shared, differing

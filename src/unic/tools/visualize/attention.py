@@ -96,7 +96,7 @@ def attention_maps(
     last: what AttentionWatch noted. grid: patches down and across; class and register tokens come before them.
     """
     if last is None:
-        return HIDDEN if _has_attention(model) else NO_ATTENTION
+        return HIDDEN if has_attention(model) else NO_ATTENTION
     patches = grid[0] * grid[1]
     if last.shape[-1] < patches:
         return HIDDEN
@@ -105,7 +105,8 @@ def attention_maps(
     return last[..., -patches:].unflatten(-1, grid)
 
 
-def _has_attention(model: nn.Module) -> bool:
+def has_attention(model: nn.Module) -> bool:
+    """Whether any part of it is called so."""
     return any("attention" in type(module).__name__.lower() for module in model.modules())
 
 

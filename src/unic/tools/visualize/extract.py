@@ -3,6 +3,7 @@
 Letters: B images, E width, A heads, h w grid of patches, H W pixels.
 """
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,10 +102,7 @@ def _look(
     for picture in pictures:  # one at a time: fine maps of large models take memory
         pixels = sized.normalize(evaluation_view(picture, side)[None].to(device))
         watch = AttentionWatch(len(pixels))
-        if attention:
-            with watch:
-                found = sized.maps(pixels)[0].patches.float().cpu()
-        else:
+        with watch if attention else contextlib.nullcontext():
             found = sized.maps(pixels)[0].patches.float().cpu()
         if not found.isfinite().all():
             raise WeightsError(f"{shown.name}: the patch features of a picture are not finite")

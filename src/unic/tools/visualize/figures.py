@@ -1,4 +1,7 @@
-"""A picture of each kind, as a table: a row for each image, a column for each encoder."""
+"""A picture of each kind, as a table: a row for each image, a column for each encoder.
+
+Letters: B images, h w grid of patches, E width.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -16,23 +21,17 @@ from unic.tools.visualize.options import Basis
 from unic.tools.visualize.output import SavedPicture
 from unic.tools.visualize.panels import SIDE, EncoderColumn, ImagePanel, draw, in_colours
 from unic.tools.visualize.pca import in_own_colours, in_shared_colours
-from unic.tools.visualize.similarity import similarities
 
 HEADS = 6
 """In one picture: with more, a page would shrink it too far."""
 
 
 @dataclass(frozen=True)
-class Table:
-    """Names of the rows, the squares of the pictures in the first column, and what each further column holds."""
+class PictureTable:
+    """A row for each picture, by its name; behind it in the row, what each encoder sees."""
 
-    rows: list[str]
-    squares: list[np.ndarray]
+    pictures: Mapping[str, Image.Image]
     seen: list[EncoderMaps]
-
-    @classmethod
-    def of(cls, pictures: Mapping[str, Image.Image], seen: list[EncoderMaps]) -> "Table":
-        return cls(list(pictures), [_square(picture) for picture in pictures.values()], seen)
 
     def png(
         self, columns: Sequence[Sequence[ImagePanel]], heads: Sequence[EncoderColumn] | None = None, **options
@@ -40,20 +39,20 @@ class Table:
         """columns: panels of each column, top to bottom. heads: of these columns; one an encoder when left out."""
         heads = heads or [EncoderColumn(seen.name, seen.size) for seen in self.seen]
         panels = [
-            [ImagePanel(square), *(column[row] for column in columns)]
-            for row, square in enumerate(self.squares)
+            [ImagePanel(_square(picture)), *(column[row] for column in columns)]
+            for row, picture in enumerate(self.pictures.values())
         ]
-        return draw(self.rows, [EncoderColumn("image"), *heads], panels, **options)
+        return draw(list(self.pictures), [EncoderColumn("image"), *heads], panels, **options)
 
     @property
     def names(self) -> str:
         return ", ".join(seen.name for seen in self.seen)
 
     def everywhere(self, note: str) -> list[ImagePanel]:
-        return [ImagePanel(None, note) for _ in self.rows]
+        return [ImagePanel(None, note) for _ in self.pictures]
 
 
-def pca_table(table: Table, basis: Basis, *, foreground: bool) -> SavedPicture:
+def pca_table(table: PictureTable, basis: Basis, *, foreground: bool) -> SavedPicture:
     if basis == "shared":
         found = in_shared_colours(table.seen)
         both = zip(table.seen, found, strict=True)
@@ -90,7 +89,7 @@ def pca_table(table: Table, basis: Basis, *, foreground: bool) -> SavedPicture:
     return SavedPicture(kind="pca", title=title, caption=caption, content=table.png(columns, heads))
 
 
-def similarity_table(table: Table, patch: tuple[float, float]) -> SavedPicture:
+def similarity_table(table: PictureTable, patch: tuple[float, float]) -> SavedPicture:
     found = [similarities(seen.maps, patch) for seen in table.seen]
     # One scale for all. Few patches lie far below the rest, and would take the colours from it.
     lowest = min(float(torch.quantile(maps.flatten(), 0.01)) for maps in found)
@@ -106,7 +105,15 @@ def similarity_table(table: Table, patch: tuple[float, float]) -> SavedPicture:
     )
 
 
-def attention_tables(table: Table, *, heads: bool) -> list[SavedPicture]:
+def similarities(maps: Float[Tensor, "B E h w"], patch: tuple[float, float]) -> Float[Tensor, "B h w"]:
+    """Cosine of the angle between every patch and the one at these shares of width and height."""
+    directions = F.normalize(maps.double(), dim=1)
+    rows, columns = maps.shape[-2:]
+    row, column = min(int(patch[1] * rows), rows - 1), min(int(patch[0] * columns), columns - 1)
+    return (directions * directions[:, :, row, None, column, None]).sum(1)
+
+
+def attention_tables(table: PictureTable, *, heads: bool) -> list[SavedPicture]:
     found = attending(table.seen)
     if not found:
         reasons = "; ".join(f"{seen.name}: {seen.attention}" for seen in table.seen)
@@ -138,7 +145,7 @@ def attention_tables(table: Table, *, heads: bool) -> list[SavedPicture]:
     ]
 
 
-def _by_head(table: Table, name: str, maps: Tensor, start: int, how: str) -> SavedPicture:
+def _by_head(table: PictureTable, name: str, maps: Tensor, start: int, how: str) -> SavedPicture:
     """Some heads of one encoder, beside their mean."""
     numbers = range(start, min(start + HEADS, maps.shape[1]))
     panels = [_attention_panels(maps.mean(1)), *(_attention_panels(maps[:, number]) for number in numbers)]

@@ -7,12 +7,11 @@ from pathlib import Path
 from PIL import Image
 
 from unic.core.errors import ConfigError
-from unic.data.decode import read_image, sample_photographs
+from unic.data.decode import SAMPLE_NAMES, read_image, sample_photographs
 from unic.data.folders import read_paths
+from unic.tools.doctor.sample_images import spread
 
 log = logging.getLogger(__name__)
-
-SAMPLES = ("china.jpg", "flower.jpg")
 
 
 def read_photographs(sources: Sequence[Path], most: int) -> dict[str, Image.Image]:
@@ -23,14 +22,13 @@ def read_photographs(sources: Sequence[Path], most: int) -> dict[str, Image.Imag
     if most < 1:
         raise ConfigError(f"max_images must be at least 1, got {most}")
     if not sources:
-        return dict(list(zip(SAMPLES, sample_photographs(), strict=True))[:most])
+        return dict(list(zip(SAMPLE_NAMES, sample_photographs(), strict=True))[:most])
     paths = [
         Path(path) for source in sources for path in (read_paths(source) if source.is_dir() else [source])
     ]
-    kept = min(most, len(paths))
-    if kept < len(paths):
-        log.info("%d of %d images are shown; --max-images for more", kept, len(paths))
-    chosen = [paths[number * len(paths) // kept] for number in range(kept)]
+    chosen = [paths[number] for number in spread(len(paths), most)]
+    if len(chosen) < len(paths):
+        log.info("%d of %d images are shown; --max-images for more", len(chosen), len(paths))
     names = _names(chosen)
     return {name: read_image(path) for name, path in zip(names, chosen, strict=True)}
 

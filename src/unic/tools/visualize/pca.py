@@ -80,49 +80,39 @@ def in_shared_colours(all_seen: Sequence[EncoderMaps]) -> list[Coloured]:
             coloured.append(Coloured(None, CONSTANT))
         else:
             in_its_space = seen.space is not None and seen.space == reference.space
-            compared = _along(anchor, seen, wanted) if in_its_space else _turned(found, seen, wanted)
-            coloured.append(
-                Coloured(colours(compared.scores, *limits), f"{compared.remark} {reference.name}")
-            )
+            scores, remark = _along(anchor, seen, wanted) if in_its_space else _turned(found, seen, wanted)
+            coloured.append(Coloured(colours(scores, *limits), f"{remark} {reference.name}"))
     return coloured
 
 
-@dataclass(frozen=True)
-class _Compared:
-    """Scores on the encoder's own grid that mean what the first encoder's mean, and how near they come to those."""
-
-    scores: Float[Tensor, "B y x C"]
-    remark: str
+Compared = tuple[Float[Tensor, "B y x C"], str]
+"""Scores on the encoder's own grid that mean what the first encoder's mean, and in words how near they come."""
 
 
-def _turned(own: Components, seen: EncoderMaps, wanted: Float[Tensor, "B h w C"]) -> _Compared:
+def _turned(own: Components, seen: EncoderMaps, wanted: Float[Tensor, "B h w C"]) -> Compared:
     count = max(wanted[..., 0].numel() // _PATCHES_A_COMPONENT, wanted.shape[-1])
     scores = own.scores(_places_first(seen.maps))[..., :count]
     rotation, near = aligned(_on_grid_of(wanted, scores), wanted.flatten(0, 2))
-    return _Compared(scores @ rotation, f"r = {near:.2f} with")
+    return scores @ rotation, f"r = {near:.2f} with"
 
 
-def _along(anchor: Components, seen: EncoderMaps, wanted: Float[Tensor, "B h w C"]) -> _Compared:
+def _along(anchor: Components, seen: EncoderMaps, wanted: Float[Tensor, "B h w C"]) -> Compared:
     """For features in the very space in which `anchor` was found."""
     scores = anchor.scores(_places_first(seen.maps))[..., : wanted.shape[-1]]
     near = correlation(_on_grid_of(wanted, scores), wanted.flatten(0, 2))
     places = scores.flatten(0, 2)
     spread = places.std(0)
     standard = (scores - places.mean(0)) / spread.clamp(min=1e-12)
-    return _Compared(standard, f"r = {near:.2f}, spread {spread.mean():.2f} of")
+    return standard, f"r = {near:.2f}, spread {spread.mean():.2f} of"
 
 
 def _on_grid_of(wanted: Float[Tensor, "B h w C"], scores: Float[Tensor, "B y x K"]) -> Float[Tensor, "M K"]:
     """The same squares in as many cells as `wanted` has, one after the other."""
-    return _resampled(scores, (wanted.shape[1], wanted.shape[2])).flatten(0, 2)
-
-
-def _resampled(scores: Float[Tensor, "B y x K"], grid: tuple[int, int]) -> Float[Tensor, "B h w K"]:
-    """The same square in more or fewer cells."""
-    if scores.shape[1:3] == grid:
-        return scores
-    channels_first = scores.permute(0, 3, 1, 2)  # (B, y, x, K) -> (B, K, y, x)
-    return F.interpolate(channels_first, grid, mode="bilinear", antialias=True).permute(0, 2, 3, 1)
+    if scores.shape[1:3] != wanted.shape[1:3]:
+        channels_first = scores.permute(0, 3, 1, 2)  # (B, y, x, K) -> (B, K, y, x)
+        resized = F.interpolate(channels_first, wanted.shape[1:3], mode="bilinear", antialias=True)
+        scores = resized.permute(0, 2, 3, 1)
+    return scores.flatten(0, 2)
 
 
 def _places_first(maps: Float[Tensor, "B E h w"]) -> Float[Tensor, "B h w E"]:

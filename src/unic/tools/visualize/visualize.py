@@ -9,8 +9,14 @@ from PIL import Image
 
 from unic.core.errors import ConfigError
 from unic.tools.visualize.extract import NamedEncoder, extract_maps
-from unic.tools.visualize.figures import Table, attending, attention_tables, pca_table, similarity_table
-from unic.tools.visualize.options import VisualizeOptions
+from unic.tools.visualize.figures import (
+    PictureTable,
+    attending,
+    attention_tables,
+    pca_table,
+    similarity_table,
+)
+from unic.tools.visualize.options import VisualizeOptions, read_patch
 from unic.tools.visualize.output import SavedPicture, check_album, write_album
 
 log = logging.getLogger(__name__)
@@ -39,7 +45,7 @@ def visualize(
         log.info("%s: %s", one.name, seen[-1].size)
     if not seen:
         raise ConfigError("no encoder named; name a teacher, a URI or a run folder")
-    table = Table.of(pictures, seen)
+    table = PictureTable(pictures, seen)
     with_attention = choices.heads or attending(seen)
     kinds = choices.kinds or ("pca", "similarity", *(["attention"] if with_attention else []))
     drawn: list[SavedPicture] = []
@@ -47,7 +53,7 @@ def visualize(
         if kind == "pca":
             drawn.append(pca_table(table, choices.basis, foreground=choices.foreground))
         elif kind == "similarity":
-            drawn.append(similarity_table(table, choices.patch))
+            drawn.append(similarity_table(table, read_patch(choices.patch)))
         else:
             drawn += attention_tables(table, heads=choices.heads)
     return write_album(out, drawn)

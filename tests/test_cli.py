@@ -125,9 +125,11 @@ def test_lists_and_help(words: list[str], capsys):
     assert capsys.readouterr().out.strip()
 
 
-@pytest.mark.parametrize("verb", list(VERBS))
-def test_the_summary_in_unics_help_is_the_first_line_of_the_commands_module(verb: str):
-    assert VERBS[verb] == (importlib.import_module(module_of(verb)).__doc__ or "").splitlines()[0]
+def test_the_help_shows_the_first_line_of_each_commands_module(capsys):
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    for verb in VERBS:
+        assert (importlib.import_module(module_of(verb)).__doc__ or "").splitlines()[0] in shown
 
 
 def test_every_module_of_the_command_line_is_a_command_or_shared_by_them():

@@ -48,10 +48,8 @@ class Column(NamedTuple):
 
 
 def run(words: list[str]) -> int:
-    return draw_pictures(parse(Options, words, "visualize"))
+    options = parse(Options, words, "visualize")
 
-
-def draw_pictures(options: Options) -> int:
     from unic.core import distributed
     from unic.tools.visualize.inputs import read_photographs
     from unic.tools.visualize.similarity import read_patch

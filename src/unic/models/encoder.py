@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unic.core.errors import ConfigError
+from unic.core.errors import ConfigError, first_line
 from unic.method.tokens import Pixels, TokenMaps, Tokens, Widths
 from unic.models.config import IMAGENET_MEAN, IMAGENET_STD
 from unic.models.dense_utils import sharing_weights
@@ -197,7 +197,7 @@ class ImageEncoder(nn.Module):
             height, width = pixels.shape[-2:]
             raise ConfigError(
                 f"{self.name} cannot read pictures of {height} x {width} pixels; its own size is {self.image_size} "
-                f"({(str(error).splitlines() or [type(error).__name__])[0]})"
+                f"({first_line(error)})"
             ) from error
 
     def _placed(self, tokens: Tokens, pixels: Tensor) -> TokenMaps:
@@ -227,7 +227,7 @@ class ImageEncoder(nn.Module):
         except Exception as error:  # the model may be anybody's code
             raise ConfigError(
                 f"{self.name}: {type(self.model).__name__} gives no CLS and patch tokens at {side} px "
-                f"({(str(error).splitlines() or [type(error).__name__])[0]})"
+                f"({first_line(error)})"
             ) from error
         finally:
             for module, mode in modes.items():

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unic.core.errors import ConfigError
+from unic.core.errors import ConfigError, first_line
 from unic.core.plugins import unknown
 from unic.method.tokens import Pixels, TokenMaps, Tokens
 from unic.models.config import IMAGENET_MEAN, IMAGENET_STD, ClsRule, Resampling
@@ -183,8 +183,9 @@ class TimmEncoder(ImageEncoder):
                 )
                 model.pos_embed = nn.Parameter(found.to(own), requires_grad=own.requires_grad)
         except (RuntimeError, ValueError, AssertionError) as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ConfigError(f"{self.name} cannot be run at {height} x {width} pixels ({said})") from error
+            raise ConfigError(
+                f"{self.name} cannot be run at {height} x {width} pixels ({first_line(error)})"
+            ) from error
         return model
 
     def reading(self) -> tuple:
@@ -221,7 +222,7 @@ def create_timm(
             options["img_size"] = image_size
         return timm.create_model(name, pretrained=pretrained, **{"num_classes": 0, **options})
     except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"timm:{name} cannot be built: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"timm:{name} cannot be built: {first_line(error)}") from error
 
 
 def without_classifier(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:

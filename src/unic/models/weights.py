@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unic.core.errors import WeightsError
+from unic.core.errors import WeightsError, first_line
 from unic.models.state_keys import below as below
 from unic.models.state_keys import renamed as renamed
 
@@ -76,8 +76,7 @@ def read_file(path: Path) -> Any:
         SafetensorError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError,
         OSError, MemoryError,
     ) as error:  # fmt: skip
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path} is no readable file of weights ({first_line})") from error
+        raise WeightsError(f"{path} is no readable file of weights ({first_line(error)})") from error
 
 
 def state_dict(content: Any, path: Path) -> dict[str, Tensor]:

@@ -116,7 +116,8 @@ class Download:
 
         def ask() -> None:
             try:
-                answers.put(_opener().open(request, timeout=STALL_SECONDS))
+                opener = urllib.request.build_opener(_Redirections)  # also through a proxy of the environment
+                answers.put(opener.open(request, timeout=STALL_SECONDS))
             except Exception as error:
                 answers.put(error)
 
@@ -191,28 +192,15 @@ def _status(answer: _Answer) -> int:
 
 
 class _Redirections(urllib.request.HTTPRedirectHandler):
-    """Follows redirections, but not out of https."""
+    """Follows redirections over http and https, but not out of https."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
-        if req.type == "https" and urlsplit(newurl).scheme != "https":
+        scheme = urlsplit(newurl).scheme
+        if scheme not in ("http", "https"):
+            raise urllib.error.URLError(f"unknown url type: {scheme}")
+        if req.type == "https" and scheme != "https":
             raise urllib.error.URLError("it redirects from https to a connection that is not secure")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """HTTP and HTTPS, also through a proxy of the environment; a redirection to anything else is an error."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.UnknownHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        _Redirections,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPErrorProcessor,
-    ):
-        opener.add_handler(handler())
-    return opener
 
 
 def _why(reason: object) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unic.core.errors import ConfigError, first_line
 from unic.method.tokens import Pixels, TokenMaps, Tokens, Widths
 from unic.models.config import IMAGENET_MEAN, IMAGENET_STD
-from unic.models.dense_utils import sharing_weights
+from unic.models.dense_utils import block_numbers, sharing_weights
 
 T = TypeVar("T")
 E = TypeVar("E", bound="ImageEncoder")
@@ -155,12 +155,16 @@ class ImageEncoder(nn.Module):
         norm: through the final norm.
         Raises ConfigError where the network cannot be read like this.
         """
-        if tuple(layers) != (-1,) or not norm:
+        if tuple(layers) == (-1,) and norm:
+            return [self._run_at(pixels, self._last_map)]
+        if self._num_blocks is None:
             raise ConfigError(
                 f"{self.name} can be read after its last block and final norm only, not at {tuple(layers)}"
                 f"{'' if norm else ' before the norm'}"
             )
-        return [self._placed(self._run_at(pixels, self.tokens), pixels)]
+        numbers = block_numbers(layers, self._num_blocks, self.name)
+        found = self._run_at(pixels, lambda pixels: self._inner_maps(pixels, sorted(set(numbers)), norm))
+        return [found[number] for number in numbers]
 
     def fingerprint(self) -> str:
         """sha256 of everything that decides the output: weights, preprocessing, and where tokens are read."""
@@ -174,6 +178,18 @@ class ImageEncoder(nn.Module):
             digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
+
+    @property
+    def _num_blocks(self) -> int | None:
+        """How many blocks `_inner_maps` can read; None: the network is read at its end only."""
+        return None
+
+    def _last_map(self, pixels: Tensor) -> TokenMaps:
+        return self._placed(self.tokens(pixels), pixels)
+
+    def _inner_maps(self, pixels: Tensor, numbers: list[int], norm: bool) -> dict[int, TokenMaps]:
+        """Tokens after the blocks of these numbers, which ascend."""
+        raise NotImplementedError
 
     def _copy(self: E) -> E:
         other = copy.copy(self)

@@ -113,9 +113,9 @@ class HfEncoder(ImageEncoder):
         """
         if self.layer is not None or (tuple(layers) == (-1,) and norm):
             return super().maps(pixels, layers, norm=norm)
-        return self._run_at(pixels, lambda pixels: self._inner_maps(pixels, layers, norm))
+        return self._run_at(pixels, lambda pixels: self._maps_of_blocks(pixels, layers, norm))
 
-    def _inner_maps(self, pixels: Tensor, layers: Sequence[int], norm: bool) -> list[TokenMaps]:
+    def _maps_of_blocks(self, pixels: Tensor, layers: Sequence[int], norm: bool) -> list[TokenMaps]:
         output, last_before_norm = self._run_watching_norm(pixels)
         last, hidden = self._last(output), output.hidden_states
         if not hidden:

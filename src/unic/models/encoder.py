@@ -4,7 +4,6 @@ Letters: B images, N patches, D E widths, H W pixels, h w grid.
 """
 
 import copy
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from unic.core.errors import ConfigError, first_line
 from unic.method.tokens import Pixels, TokenMaps, Tokens, Widths
 from unic.models.config import IMAGENET_MEAN, IMAGENET_STD
 from unic.models.dense_utils import block_numbers, sharing_weights
+from unic.models.weights import hash_module
 
 T = TypeVar("T")
 E = TypeVar("E", bound="ImageEncoder")
@@ -173,11 +173,7 @@ class ImageEncoder(nn.Module):
         choices = (self.image_size, self.mean.tolist(), self.std.tolist(), *self.reading())
         if self.size is not None:
             choices = (*choices, self.size)
-        digest = hashlib.sha256(repr(choices).encode())
-        for key, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return hash_module(self.model, *choices)
 
     @property
     def _num_blocks(self) -> int | None:

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import hashlib
 import pickle
 import re
 from collections.abc import Mapping
@@ -120,6 +121,15 @@ def write_weights(
     except SafetensorError as error:
         raise OSError(f"{path}: {error}") from error
     path.chmod(0o644)  # safetensors writes files that nobody else can read
+
+
+def hash_module(module: nn.Module, *facts: object) -> str:
+    """sha256 of the names, shapes, types and values of all tensors of a module, and of `facts` as they are printed."""
+    digest = hashlib.sha256(repr(facts).encode())
+    for key, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_strictly(

@@ -17,15 +17,9 @@ from unic.data.dense.segmentation_views import SegmentationDraws
 
 cv2 = pytest.importorskip("cv2")
 
+NO_COLOURS = {"brightness": None, "contrast": None, "saturation": None, "hue": None}
 PLAIN = SegmentationDraws(
-    ratio=1.0,
-    corners=((0.5, 0.5),) * 11,
-    flips=False,
-    brightness=None,
-    contrast_first=False,
-    contrast=None,
-    saturation=None,
-    hue=None,
+    ratio=1.0, corners=((0.5, 0.5),) * 11, flips=False, contrast_first=False, **NO_COLOURS
 )
 STILL = DepthDraws(angle=None, flips=False, corner=(0.0, 0.0), colour=None)
 
@@ -60,6 +54,17 @@ def every_colour() -> np.ndarray:
     )
 
 
+def crop(
+    image: np.ndarray, mask: np.ndarray, draws: SegmentationDraws, *, size: int
+) -> tuple[Tensor, Tensor]:
+    """The training view of an image (H, W, 3) and its mask (H, W)."""
+    return segmentation_views.training_view(tensor(image), torch.from_numpy(mask), draws, size=size)
+
+
+def black(height: int, width: int) -> np.ndarray:
+    return np.zeros((height, width, 3), np.uint8)
+
+
 @cache
 def many_segmentation_draws() -> list[SegmentationDraws]:
     return [segmentation_views.draw(np.random.default_rng(seed)) for seed in range(2000)]
@@ -88,7 +93,7 @@ def test_a_resized_mask_is_opencvs_to_the_pixel(ratio: float, shape: tuple[int, 
     mask = noise(*shape)
     image = np.zeros((*shape, 3), np.uint8)
     draws = dataclasses.replace(PLAIN, ratio=ratio, corners=((0.0, 0.0),) * 11)
-    _, ours = segmentation_views.training_view(tensor(image), torch.from_numpy(mask), draws, size=40)
+    _, ours = crop(image, mask, draws, size=40)
     shorter = int(40 * ratio)
     height, width = (int(length * shorter / min(shape) + 0.5) for length in shape)
     expected = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)[:40, :40]
@@ -99,7 +104,7 @@ def test_a_resized_mask_is_opencvs_to_the_pixel(ratio: float, shape: tuple[int, 
 def test_a_view_is_that_of_the_published_pipeline_step_by_step(seed: int):
     image, mask = photo(), noise(26, 40).repeat(16, axis=0).repeat(16, axis=1)
     draws = segmentation_views.draw(np.random.default_rng(seed))
-    pixels, truth = segmentation_views.training_view(tensor(image), torch.from_numpy(mask), draws, size=192)
+    pixels, truth = crop(image, mask, draws, size=192)
     expected, expected_truth = published(image, mask, draws, size=192)
     np.testing.assert_array_equal(truth.numpy(), expected_truth)
     apart = levels_apart(pixels, expected)
@@ -114,9 +119,7 @@ def test_a_crop_where_one_class_fills_too_much_is_drawn_again():
     bad, good = (0.0, 0.0), (0.0, 0.5)
     for tries in range(11):
         draws = dataclasses.replace(PLAIN, ratio=2.0, corners=(bad,) * tries + (good,) * (11 - tries))
-        _, truth = segmentation_views.training_view(
-            tensor(np.zeros((64, 64, 3), np.uint8)), torch.from_numpy(mask), draws, size=32
-        )
+        _, truth = crop(black(64, 64), mask, draws, size=32)
         assert set(truth.unique().tolist()) == {0, 1}, tries
 
 
@@ -126,9 +129,7 @@ def test_after_ten_redraws_the_last_crop_is_taken_whatever_it_shows():
     mask[0, 0] = 3
     corners = ((0.2, 0.0),) * 10 + ((0.0, 0.0),)
     draws = dataclasses.replace(PLAIN, ratio=2.0, corners=corners)
-    _, truth = segmentation_views.training_view(
-        tensor(np.zeros((64, 64, 3), np.uint8)), torch.from_numpy(mask), draws, size=32
-    )
+    _, truth = crop(black(64, 64), mask, draws, size=32)
     assert truth[0, 0] == 3 and truth[2:].unique().tolist() == [0]
 
 
@@ -139,39 +140,30 @@ def test_the_crop_is_the_one_brute_force_chooses(seed: int):
     mask = random.choice([0, 1, IGNORED], (4, 5), p=[0.6, 0.2, 0.2]).astype(np.uint8)
     mask = mask.repeat(20, axis=0).repeat(20, axis=1)
     draws = dataclasses.replace(segmentation_views.draw(random), flips=False)
-    _, truth = segmentation_views.training_view(
-        tensor(np.zeros((80, 100, 3), np.uint8)), torch.from_numpy(mask), draws, size=40
-    )
-    _, expected = published(np.zeros((80, 100, 3), np.uint8), mask, draws, size=40)
+    _, truth = crop(black(80, 100), mask, draws, size=40)
+    _, expected = published(black(80, 100), mask, draws, size=40)
     np.testing.assert_array_equal(truth.numpy(), expected)
 
 
 def test_an_image_smaller_than_the_crop_is_kept_whole_and_not_padded():
     draws = dataclasses.replace(PLAIN, ratio=0.5)
-    pixels, truth = segmentation_views.training_view(
-        tensor(photo(60, 40)), torch.from_numpy(noise(40, 60)), draws, size=64
-    )
+    pixels, truth = crop(photo(60, 40), noise(40, 60), draws, size=64)
     assert pixels.shape == (3, 32, 48) and truth.shape == (32, 48)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1)])
 def test_images_of_one_line_work(shape: tuple[int, int]):
     draws = dataclasses.replace(PLAIN, ratio=0.5)
-    pixels, truth = segmentation_views.training_view(
-        tensor(np.full((*shape, 3), 9, np.uint8)), torch.from_numpy(noise(*shape)), draws, size=8
-    )
+    pixels, truth = crop(np.full((*shape, 3), 9, np.uint8), noise(*shape), draws, size=8)
     assert pixels.shape[1:] == truth.shape and max(truth.shape) <= 8 and (pixels == 9).all()
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_image_and_mask_stay_aligned(seed: int):
     mask = noise(10, 15, classes=8).repeat(30, axis=0).repeat(30, axis=1)
-    draws = dataclasses.replace(
-        segmentation_views.draw(np.random.default_rng(seed)),
-        **dict.fromkeys(("brightness", "contrast", "saturation", "hue")),
-    )
+    draws = dataclasses.replace(segmentation_views.draw(np.random.default_rng(seed)), **NO_COLOURS)
     image = np.repeat(mask[..., None] * 30, 3, axis=2)
-    pixels, truth = segmentation_views.training_view(tensor(image), torch.from_numpy(mask), draws, size=128)
+    pixels, truth = crop(image, mask, draws, size=128)
     edges = torch.zeros_like(truth, dtype=torch.bool)
     edges[:, 1:] |= truth[:, 1:] != truth[:, :-1]
     edges[1:] |= truth[1:] != truth[:-1]
@@ -228,9 +220,7 @@ def test_the_way_back_from_hue_is_opencvs_within_a_level():
 )
 def test_photometric_distortion_is_that_of_opencv_on_bytes(change: dict):
     draws = dataclasses.replace(PLAIN, **change)
-    pixels, _ = segmentation_views.training_view(
-        tensor(photo()), torch.from_numpy(noise(416, 640)), draws, size=416
-    )
+    pixels, _ = crop(photo(), noise(416, 640), draws, size=416)
     left = int(0.5 * (640 - 416 + 1))
     apart = levels_apart(pixels, distorted(photo()[:, left : left + 416], draws))
     if change.keys() <= {"brightness", "contrast", "contrast_first"}:
@@ -242,9 +232,7 @@ def test_photometric_distortion_is_that_of_opencv_on_bytes(change: dict):
 def test_greys_stay_grey_and_untouched_by_hue_and_saturation():
     greys = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
     draws = dataclasses.replace(PLAIN, hue=13, saturation=1.5)
-    pixels, _ = segmentation_views.training_view(
-        tensor(greys), torch.from_numpy(noise(16, 16)), draws, size=16
-    )
+    pixels, _ = crop(greys, noise(16, 16), draws, size=16)
     np.testing.assert_array_equal(array(pixels), greys)
 
 

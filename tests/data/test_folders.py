@@ -45,7 +45,8 @@ def exif_turned() -> Image.Exif:
     return exif
 
 
-RAMP = np.repeat(np.arange(256, dtype=np.uint16)[None] * 257, 8, axis=0)
+# The first and the last of the 256 grey levels of 16 bits that have the same upper byte, for each upper byte.
+RAMP = np.repeat(np.stack([np.arange(256) << 8, (np.arange(256) << 8) + 0xFF]).astype(np.uint16), 4, axis=0)
 PALETTE = picture().quantize(16)
 PALETTE.info["transparency"] = bytes(range(16))
 
@@ -150,8 +151,8 @@ def test_flipped_bytes_raise_nothing_but_bad_images(tmp_path: Path):
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
 def test_16_bit_gray_keeps_its_256_upper_levels(kind: str, tmp_path: Path):
     Image.fromarray(RAMP).save(tmp_path / "ramp", kind)
-    gray = np.asarray(read_image(tmp_path / "ramp"))[0, :, 0]
-    np.testing.assert_array_equal(gray, np.arange(256))
+    gray = np.asarray(read_image(tmp_path / "ramp"))[..., 0]
+    np.testing.assert_array_equal(gray, np.arange(256)[None].repeat(8, axis=0))
 
 
 def test_a_bad_image_survives_the_way_out_of_a_worker():
@@ -318,9 +319,3 @@ def test_identity_follows_files_and_labels_but_not_the_place(folder_of: Callable
     assert identity(moved) != before
     (moved / "001.png").unlink()
     assert ImageList((*scan_folder(moved), f"{moved}/001.png")).identity() != before
-
-
-def test_sixteen_bits_of_grey_keep_the_upper_byte(tmp_path: Path):
-    levels = np.array([[0x0000, 0x00FF, 0x0100, 0x1234, 0x80FF, 0xFFFF]], dtype=np.uint16)
-    Image.fromarray(levels).save(tmp_path / "grey.png")
-    assert np.asarray(read_image(tmp_path / "grey.png"))[0, :, 0].tolist() == [0, 0, 1, 0x12, 0x80, 0xFF]

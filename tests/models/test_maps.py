@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from inputs import assert_tokens, random_images
 from torch import nn
 
 from unic.core.errors import ConfigError
@@ -30,12 +31,6 @@ def encoder_of(model: Any, size: int = 32, **options: Any) -> TimmEncoder:
     return TimmEncoder(model, name="tiny", image_size=size, **options).eval().requires_grad_(False)
 
 
-def pictures(height: int, width: int) -> torch.Tensor:
-    return torch.randint(
-        0, 256, (2, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
-    )
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -52,21 +47,20 @@ def test_a_vit_of_another_size_is_that_of_timm_with_dynamic_size(options: dict, 
     encoder = encoder_of(model)
     dynamic = vit(**options, dynamic_img_size=True)
     dynamic.load_state_dict(model.state_dict())
-    pixels = encoder.normalize(pictures(height, width))
+    pixels = encoder.normalize(random_images(height, width))
     found = encoder.at_size(height, width).maps(pixels, (1, -1))
     expected = dynamic.get_intermediate_layers(
         pixels, [1, 4], reshape=True, return_prefix_tokens=True, norm=True
     )
     for ours, (patches, prefix) in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours.patches, patches, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(ours.cls, prefix[:, 0], atol=1e-5, rtol=1e-5)
+        assert_tokens(ours, prefix[:, 0], patches, atol=1e-5, rtol=1e-5)
 
 
 def test_without_the_norm_blocks_are_read_as_they_are():
     model = vit()
     nn.init.normal_(model.norm.weight)
     encoder = encoder_of(model)
-    pixels = encoder.normalize(pictures(32, 32))
+    pixels = encoder.normalize(random_images(32, 32))
     sized = encoder.at_size(32, 32)
     before, after = (sized.maps(pixels, norm=norm)[0].patches for norm in (False, True))
     torch.testing.assert_close(
@@ -77,7 +71,7 @@ def test_without_the_norm_blocks_are_read_as_they_are():
 
 def test_maps_at_the_encoders_own_size_are_its_tokens():
     encoder = encoder_of(vit())
-    images = pictures(32, 32)
+    images = random_images(32, 32)
     tokens = encoder(images)
     (found,) = encoder.at_size(32, 32).maps(encoder.normalize(images))
     torch.testing.assert_close(found.cls, tokens.cls)
@@ -86,7 +80,7 @@ def test_maps_at_the_encoders_own_size_are_its_tokens():
 
 def test_weights_are_shared_and_the_encoder_stays_as_it_was():
     encoder = encoder_of(vit())
-    images, print_before = pictures(32, 32), encoder.fingerprint()
+    images, print_before = random_images(32, 32), encoder.fingerprint()
     before = encoder(images)
     resized = encoder.at_size(48, 80)
     own = dict(encoder.named_parameters())
@@ -118,7 +112,7 @@ def test_positions_come_from_the_grid_of_the_file_and_are_resampled_once():
     encoder = encoder_of(small)
     encoder.positions = positions_of(native.state_dict(), Resampling())
     large = encoder_of(native, 64)
-    pixels = encoder.normalize(pictures(64, 64))
+    pixels = encoder.normalize(random_images(64, 64))
     torch.testing.assert_close(
         encoder.at_size(64, 64).maps(pixels)[0].patches, large.at_size(64, 64).maps(pixels)[0].patches
     )
@@ -162,15 +156,13 @@ def test_a_cnn_gives_its_last_map_and_earlier_ones():
     torch.manual_seed(0)
     model = timm.create_model("test_efficientnet", num_classes=0).eval()
     encoder = encoder_of(model, 64)
-    pixels = encoder.normalize(pictures(96, 128))
+    pixels = encoder.normalize(random_images(96, 128))
     last, inner = encoder.at_size(96, 128).maps(pixels)[0], encoder.at_size(96, 128).maps(pixels, (-3, -2))
     features = model.forward_features(pixels)
-    torch.testing.assert_close(last.patches, features)
-    torch.testing.assert_close(last.cls, model.forward_head(features, pre_logits=True))
+    assert_tokens(last, model.forward_head(features, pre_logits=True), features)
     stages = model.forward_intermediates(pixels, indices=[-3, -2], intermediates_only=True)
     for ours, stage in zip(inner, stages, strict=True):
-        torch.testing.assert_close(ours.patches, stage)
-        torch.testing.assert_close(ours.cls, stage.mean((2, 3)))
+        assert_tokens(ours, stage.mean((2, 3)), stage)
     assert encoder.stride == 32
 
 
@@ -186,7 +178,7 @@ def test_a_net_with_windows_changes_its_size_in_timms_way():
     }
     model = timm.models.SwinTransformer(img_size=32, **options).eval()
     encoder = encoder_of(model)
-    pixels = encoder.normalize(pictures(32, 64))
+    pixels = encoder.normalize(random_images(32, 64))
     found = encoder.at_size(32, 64).maps(pixels)[0]
     other = copy.deepcopy(model)
     other.set_input_size((32, 64))
@@ -268,7 +260,7 @@ def test_a_dinov2_of_transformers_is_that_librarys_own_at_another_size(tmp_path)
     nn.init.normal_(model.embeddings.position_embeddings)
     model.save_pretrained(tmp_path)
     encoder = load_teacher(f"hf:{tmp_path}?image_size=28")
-    pixels = encoder.normalize(pictures(35, 56))
+    pixels = encoder.normalize(random_images(35, 56))
     (found,) = encoder.at_size(35, 56).maps(pixels)
     expected = model(pixels).last_hidden_state
     torch.testing.assert_close(found.cls, expected[:, 0], atol=1e-5, rtol=1e-5)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from inputs import assert_tokens
 from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
@@ -35,8 +36,7 @@ def test_blocks_come_in_the_order_they_were_asked_for(name: str, norm: bool):
     found = sized.maps(x, layers, norm=norm)
     for layer, together in zip(layers, found, strict=True):
         (alone,) = sized.maps(x, (layer,), norm=norm)
-        torch.testing.assert_close(together.patches, alone.patches)
-        torch.testing.assert_close(together.cls, alone.cls)
+        assert_tokens(together, alone.cls, alone.patches)
 
 
 @pytest.mark.parametrize("layers", [(), (12,), (-13, -1)])

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from inputs import random_images
 from torch import nn
 
 from unic.core.errors import ConfigError
@@ -30,18 +31,12 @@ def student(ladder: LadderConfig = SMALL, **changes) -> Student:
     return build_student(StudentConfig(**{**fields, **changes}), ladder, TEACHERS, seed=0)
 
 
-def images(num: int = 3, size: int = 16) -> torch.Tensor:
-    return torch.randint(
-        0, 256, (num, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-
-
 def test_the_ladder_is_the_sum_of_the_paper():
     """s_t = sum over blocks of W2 GELU(W1 x + b1) + b2, in float64 from the stored parameters (UNIC, Sec. 3.2)."""
     model = student()
-    outputs = model(images())
+    outputs = model(random_images(16, num=3))
     state = {name: tensor.double() for name, tensor in model.ladder.state_dict().items()}
-    blocks = model.encoder.block_outputs(images())
+    blocks = model.encoder.block_outputs(random_images(16, num=3))
     for name in TEACHERS:
         for kind, attribute in (("cls", "cls"), ("patch", "patches")):
             expected = 0
@@ -108,7 +103,9 @@ def test_the_final_norm_is_frozen_and_untouched_by_training():
         [p for p in model.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1
     )
     for _ in range(2):
-        sum(t.cls.square().sum() + t.patches.square().sum() for t in model(images()).values()).backward()
+        sum(
+            t.cls.square().sum() + t.patches.square().sum() for t in model(random_images(16, num=3)).values()
+        ).backward()
         optimizer.step()
     norm = model.encoder.model.norm
     assert torch.equal(norm.weight, torch.ones(8)) and torch.equal(norm.bias, torch.zeros(8))
@@ -131,7 +128,7 @@ def test_the_same_seed_gives_the_same_student_and_leaves_the_global_generator_al
 def test_dropped_branches_follow_the_draws_and_nothing_else():
     model = student(drop_path=0.5)
     assert model.num_draws == 4  # two branches a block; the first block's probability is 0
-    x = images(2)
+    x = random_images(16)
     nothing = torch.ones(2, 4)
     everything = torch.zeros(2, 4)
     with torch.no_grad():
@@ -152,14 +149,14 @@ def test_a_dropped_branch_is_skipped_and_a_kept_one_scaled():
     draws = torch.full((2, 4), 0.9)
     draws[1, 2] = 0.4
     with torch.no_grad():
-        model(images(2), draws)
+        model(random_images(16), draws)
     torch.testing.assert_close(seen["dropped"][0], seen["attention"][0] / 0.5)
     assert not seen["dropped"][1].any()
 
 
 def test_registers_are_left_out_of_the_patches():
     model = student(registers=3)
-    tokens = model.encoder(images())
+    tokens = model.encoder(random_images(16, num=3))
     assert tokens.patches.shape == (3, 4, 8)
 
 

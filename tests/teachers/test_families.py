@@ -10,10 +10,12 @@ import pickle
 import re
 from pathlib import Path
 
+import inputs
 import numpy as np
 import pytest
 import timm
 import torch
+from inputs import assert_tokens, random_images
 from torch import Tensor, nn
 
 from unic.core.errors import WeightsError
@@ -57,26 +59,18 @@ def random_model(name: str, **options) -> nn.Module:
     return model
 
 
-def pixels(size: int = 224) -> Tensor:
-    return torch.randint(
-        0, 256, (2, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
-    )
-
-
 def normalised(images: Tensor, spec: TeacherSpec) -> Tensor:
-    return (images / 255 - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
+    return inputs.normalised(images, spec.mean, spec.std)
 
 
 @torch.no_grad()
-def assert_tokens(encoder, name: str, cls: Tensor, patches: Tensor) -> None:
-    tokens = encoder(pixels())
-    torch.testing.assert_close(tokens.cls, cls, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(tokens.patches, patches, rtol=1e-5, atol=1e-5)
+def assert_gives(encoder, cls: Tensor, patches: Tensor) -> None:
+    assert_tokens(encoder(random_images(224)), cls, patches, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
 def features(model, name: str) -> Tensor:
-    return model.forward_features(normalised(pixels(), TEACHERS[name]))
+    return model.forward_features(normalised(random_images(224), TEACHERS[name]))
 
 
 def training_script(state: dict[str, Tensor]) -> dict:
@@ -97,7 +91,7 @@ def test_dino_and_ibot_give_the_class_token_and_patches_after_the_norm(name: str
     content = {"state_dict": model.state_dict()} if name.startswith("ibot") else model.state_dict()
     torch.save(content, tmp_path / "w.pth")
     expected = features(model, name)
-    assert_tokens(load_small(name, tmp_path / "w.pth"), name, expected[:, 0], expected[:, 1:])
+    assert_gives(load_small(name, tmp_path / "w.pth"), expected[:, 0], expected[:, 1:])
 
 
 @pytest.mark.parametrize("name", of("deit3_"))
@@ -111,7 +105,7 @@ def test_deit3_adds_196_positions_to_patches_only_and_scales_its_layers(
     assert state["pos_embed"].shape[1] == 196 and "blocks.0.gamma_1" in state and "head.weight" in state
     torch.save(training_script(state), tmp_path / "w.pth")
     expected = features(model, name)
-    assert_tokens(load_small(name, tmp_path / "w.pth"), name, expected[:, 0], expected[:, 1:])
+    assert_gives(load_small(name, tmp_path / "w.pth"), expected[:, 0], expected[:, 1:])
 
 
 def test_dbot_gives_fc_norm_of_the_patch_mean_and_raw_patches(tmp_path: Path, load_small):
@@ -124,7 +118,7 @@ def test_dbot_gives_fc_norm_of_the_patch_mean_and_raw_patches(tmp_path: Path, lo
     patches = features(model, "dbotft_vitb16")[:, 1:]
     with torch.no_grad():
         cls = model.fc_norm(patches.mean(1))
-    assert_tokens(load_small("dbotft_vitb16", tmp_path / "w.pth"), "dbotft_vitb16", cls, patches)
+    assert_gives(load_small("dbotft_vitb16", tmp_path / "w.pth"), cls, patches)
 
 
 def published_dinov2(model, registers: bool, *, chunked: bool) -> dict[str, Tensor]:
@@ -156,7 +150,7 @@ def test_dinov2_leaves_out_registers_and_mask_token(name: str, chunked: bool, tm
     torch.save(published_dinov2(model, registers, chunked=chunked), tmp_path / "w.pth")
     expected = features(model, name)
     encoder = load_small(name, tmp_path / "w.pth")
-    assert_tokens(encoder, name, expected[:, 0], expected[:, 5 if registers else 1 :])
+    assert_gives(encoder, expected[:, 0], expected[:, 5 if registers else 1 :])
     assert encoder.grid == (16, 16)
 
 
@@ -191,12 +185,12 @@ def test_metaclip_gives_open_clips_tokens_before_the_projection(tmp_path: Path, 
     state = {f"visual.{key}": tensor for key, tensor in tower.state_dict().items()}
     state |= {"token_embedding.weight": torch.ones(4, 2), "logit_scale": torch.tensor(1.0)}
     torch.save({"epoch": 1, "name": "h14", "state_dict": state}, tmp_path / "w.pt")
-    x = normalised(pixels(), TEACHERS["metaclip_vith14"])
+    x = normalised(random_images(224), TEACHERS["metaclip_vith14"])
     with torch.no_grad():
         hidden = tower.transformer(tower._embeds(x))
         expected = tower.ln_post(hidden)
     encoder = load_small("metaclip_vith14", tmp_path / "w.pt")
-    assert_tokens(encoder, "metaclip_vith14", expected[:, 0], expected[:, 1:])
+    assert_gives(encoder, expected[:, 0], expected[:, 1:])
     assert encoder.mean.flatten().tolist() == pytest.approx([0.48145466, 0.4578275, 0.40821073])
 
 
@@ -211,7 +205,7 @@ def test_a_published_student_is_an_encoder_too(name: str, tmp_path: Path, load_s
     }
     torch.save(training_script(state), tmp_path / "w.pth")
     expected = features(model, name)
-    assert_tokens(load_small(name, tmp_path / "w.pth"), name, expected[:, 0], expected[:, 1:])
+    assert_gives(load_small(name, tmp_path / "w.pth"), expected[:, 0], expected[:, 1:])
 
 
 @pytest.mark.parametrize(
@@ -228,7 +222,7 @@ def test_any_image_size_can_be_asked_for(name: str, size: int, tmp_path: Path, l
     encoder = load_small(name, tmp_path / "w.pth", image_size=size)
     assert encoder.grid == (size // encoder.patch_size,) * 2 and encoder.image_size == size
     with torch.no_grad():
-        assert encoder(pixels(100)).patches.isfinite().all()
+        assert encoder(random_images(100)).patches.isfinite().all()
 
 
 def cubic(distance: np.ndarray) -> np.ndarray:
@@ -268,13 +262,13 @@ def test_layer_reads_the_tokens_of_an_earlier_block_through_the_final_norm(tmp_p
     model = random_model("dino_vits16", num_classes=0)
     torch.save(model.state_dict(), tmp_path / "w.pth")
     with torch.no_grad():
-        x = model._pos_embed(model.patch_embed(normalised(pixels(), TEACHERS["dino_vits16"])))
+        x = model._pos_embed(model.patch_embed(normalised(random_images(224), TEACHERS["dino_vits16"])))
         expected = model.norm(model.blocks[0](x))
     encoder = load_small("dino_vits16", tmp_path / "w.pth", layer=-2)
-    assert_tokens(encoder, "dino_vits16", expected[:, 0], expected[:, 1:])
+    assert_gives(encoder, expected[:, 0], expected[:, 1:])
     last = load_small("dino_vits16", tmp_path / "w.pth", layer=-1)
     plain = load_small("dino_vits16", tmp_path / "w.pth")
-    torch.testing.assert_close(last(pixels()).cls, plain(pixels()).cls)
+    torch.testing.assert_close(last(random_images(224)).cls, plain(random_images(224)).cls)
 
 
 def test_a_file_of_another_family_is_refused_by_name(tmp_path: Path, load_small):
@@ -355,5 +349,5 @@ def test_a_published_teacher_loads_from_a_file_placed_by_hand(
     torch.save(model.state_dict(), tmp_path / "dino_deitsmall16_pretrain.pth")
     encoder = load_teacher("dino_vits16")
     with torch.no_grad():
-        expected = model.forward_features(normalised(pixels(), TEACHERS["dino_vits16"]))
-    assert_tokens(encoder, "dino_vits16", expected[:, 0], expected[:, 1:])
+        expected = model.forward_features(normalised(random_images(224), TEACHERS["dino_vits16"]))
+    assert_gives(encoder, expected[:, 0], expected[:, 1:])

@@ -542,7 +542,7 @@ def test_of_two_processes_one_fetches_and_both_have_the_file(server: Server, fol
 
 
 def test_without_a_terminal_lines_tell_how_far_it_is(server: Server, monkeypatch, caplog):
-    monkeypatch.setattr(download, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("unic.core.progress.SECONDS_BETWEEN_LINES", 0.0)
     with caplog.at_level(logging.INFO, logger="unic"):
         server.file()()
     assert server.url in caplog.messages[0]

@@ -5,8 +5,11 @@ import pickle
 import time
 from pathlib import Path
 
+import inputs
 import pytest
 import torch
+from hub_cache import cache_repository
+from inputs import assert_tokens, random_images
 
 from unic.core.errors import ConfigError, UnicError, WeightsError
 from unic.teachers.load import load_teacher
@@ -18,14 +21,8 @@ VIT = {**SMALL, "image_size": 32, "patch_size": 8}
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 
 
-def pixels(size: int) -> torch.Tensor:
-    return torch.randint(
-        0, 256, (2, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-
-
 def normalised(x: torch.Tensor) -> torch.Tensor:
-    return (x / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    return inputs.normalised(x, MEAN, STD)
 
 
 def write(folder: Path, model, size: int = 32, **notes) -> None:
@@ -190,13 +187,12 @@ def test_cls_and_patches_are_those_of_the_family(tmp_path: Path, family: str):
     model = build()
     write(tmp_path, model, size)
     encoder = load_teacher(f"hf:{tmp_path}")
-    x = pixels(size)
+    x = random_images(size)
     with torch.no_grad():
         tokens = encoder(x)
         cls, patches = expected(model, normalised(x))
     assert patches.shape[1] == num_patches and encoder.image_size == size
-    torch.testing.assert_close(tokens.cls, cls, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(tokens.patches, patches, rtol=1e-5, atol=1e-5)
+    assert_tokens(tokens, cls, patches, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -205,10 +201,9 @@ def test_cls_and_patches_are_those_of_the_family(tmp_path: Path, family: str):
 def test_the_last_layer_is_the_default(tmp_path: Path, family: str):
     build, size, _, _ = FAMILIES[family]
     write(tmp_path, build(), size)
-    x = pixels(size)
+    x = random_images(size)
     default, last = load_teacher(f"hf:{tmp_path}"), load_teacher(f"hf:{tmp_path}?layer=-1")
-    torch.testing.assert_close(last(x).cls, default(x).cls, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(last(x).patches, default(x).patches, rtol=1e-5, atol=1e-5)
+    assert_tokens(last(x), default(x).cls, default(x).patches, rtol=1e-5, atol=1e-5)
     first = load_teacher(f"hf:{tmp_path}?layer=0")
     assert first(x).patches.std() != default(x).patches.std()
 
@@ -216,7 +211,7 @@ def test_the_last_layer_is_the_default(tmp_path: Path, family: str):
 def test_an_earlier_layer_goes_through_the_final_norm(tmp_path: Path):
     model = dinov2_registers()
     write(tmp_path, model)
-    x = pixels(32)
+    x = random_images(32)
     with torch.no_grad():
         hidden = model(normalised(x), output_hidden_states=True).hidden_states[-2]
     tokens = load_teacher(f"hf:{tmp_path}?layer=-2")(x)
@@ -234,12 +229,11 @@ def test_siglip_2_of_variable_aspect_gets_patches_as_its_own_processor_cuts_them
         image_mean=MEAN, image_std=STD, patch_size=8, max_num_patches=16
     )
     notes.save_pretrained(tmp_path)
-    x = pixels(32)
+    x = random_images(32)
     with torch.no_grad():
         output = model.vision_model(**notes(list(x), return_tensors="pt"))
     tokens = load_teacher(f"hf:{tmp_path}")(x)
-    torch.testing.assert_close(tokens.cls, output.pooler_output, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(tokens.patches, output.last_hidden_state, rtol=1e-4, atol=1e-5)
+    assert_tokens(tokens, output.pooler_output, output.last_hidden_state, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("build", [dinov2, dinov3_vit, vit, clip, siglip, ijepa, beit])
@@ -248,12 +242,12 @@ def test_image_size_changes_the_grid(tmp_path: Path, build):
     encoder = load_teacher(f"hf:{tmp_path}?image_size=48")
     assert encoder.grid == (6, 6)
     with torch.no_grad():
-        assert encoder(pixels(32)).patches.shape == (2, 36, 32)
+        assert encoder(random_images(32)).patches.shape == (2, 36, 32)
 
 
 def test_cls_can_be_the_mean_of_the_patches(tmp_path: Path):
     write(tmp_path, dinov2())
-    tokens = load_teacher(f"hf:{tmp_path}?cls=pooled")(pixels(32))
+    tokens = load_teacher(f"hf:{tmp_path}?cls=pooled")(random_images(32))
     torch.testing.assert_close(tokens.cls, tokens.patches.mean(1))
     write(tmp_path, ijepa())
     with pytest.raises(ConfigError, match="no class token"):
@@ -266,7 +260,7 @@ def test_the_size_is_that_of_the_crop_and_half_precision_is_not_kept(tmp_path: P
     write(tmp_path, dinov2().half(), image_processor_type="BitImageProcessor", **crop)
     encoder = load_teacher(f"hf:{tmp_path}")
     assert encoder.image_size == 24 and encoder.grid == (3, 3)
-    assert encoder(pixels(24)).cls.dtype == torch.float32
+    assert encoder(random_images(24)).cls.dtype == torch.float32
 
 
 def test_without_notes_imagenet_is_used_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -369,30 +363,11 @@ def test_a_wrong_note_is_a_sentence_of_ours(tmp_path: Path, field: str, value: o
         load_teacher(f"hf:{tmp_path}/m")
 
 
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub at a port where nobody listens."""
-    url = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", url)
-
-
-def in_cache(cache: Path, repo: str, model, absent: tuple[str, ...] = ()) -> None:
-    """The hub's cache as a download leaves it."""
-    root = cache / f"models--{repo.replace('/', '--')}"
-    commit = "0" * 40
-    write(root / "snapshots" / commit, model)
-    (root / "refs").mkdir()
-    (root / "refs" / "main").write_text(commit)
-    (root / ".no_exist" / commit).mkdir(parents=True)
-    for name in absent:
-        (root / ".no_exist" / commit / name).touch()
-
-
-def test_what_the_cache_has_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+def test_what_the_cache_has_needs_no_network(hub_cache: Path):
     model = dinov2()
-    in_cache(tmp_path, "me/mine", model)
+    write(cache_repository(hub_cache, "me/mine"), model)
     start = time.monotonic()
-    x = pixels(32)
+    x = random_images(32)
     with torch.no_grad():
         expected = model(normalised(x)).pooler_output
     torch.testing.assert_close(load_teacher("hf:me/mine")(x).cls, expected, rtol=1e-5, atol=1e-5)
@@ -400,14 +375,11 @@ def test_what_the_cache_has_needs_no_network(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("lost", ["model.safetensors", "preprocessor_config.json", "config.json"])
-def test_without_network_a_missing_file_is_explained_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
-):
+def test_without_network_a_missing_file_is_explained_at_once(no_network: None, hub_cache: Path, lost: str):
     """Also when others are in the cache: mean and std must not be guessed because the network is down."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    no_network(monkeypatch)
-    in_cache(tmp_path, "me/mine", dinov2(), absent=("processor_config.json",))
-    next(tmp_path.glob(f"models--*/snapshots/*/{lost}")).unlink()
+    folder = cache_repository(hub_cache, "me/mine", absent=("processor_config.json",))
+    write(folder, dinov2())
+    (folder / lost).unlink()
     start = time.monotonic()
     with pytest.raises(FileNotFoundError, match=r"hf:me/mine: .*check the name and the network"):
         load_teacher("hf:me/mine")

@@ -5,14 +5,10 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from inputs import assert_tokens, normalised, random_images
 
 from unic.core.errors import ConfigError
 from unic.teachers.load import load_teacher
-
-MEAN, STD = (
-    torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1),
-    torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1),
-)
 
 # Four registers are between class token and patches, as in DINOv2; timm's model computes, the classes only speak.
 HUBCONF = '''
@@ -105,42 +101,34 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def pixels(size: int) -> torch.Tensor:
-    return torch.randint(
-        0, 256, (2, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-
-
 def oracle(x: torch.Tensor, reg_tokens: int):
     torch.manual_seed(0)
     model = timm.create_model("test_vit", dynamic_img_size=True, reg_tokens=reg_tokens, num_classes=0).eval()
-    return model, (x / 255 - MEAN) / STD
+    return model, normalised(x)
 
 
 @pytest.mark.parametrize(("entry", "registers"), [("dinov2", 4), ("dino", 0), ("tokens", 0), ("pooled", 0)])
 def test_every_manner_gives_cls_and_patches(repository: Path, entry: str, registers: int):
-    x = pixels(224)
+    x = random_images(224)
     model, inputs = oracle(x, registers)
     encoder = load_teacher(f"hub:{repository}:{entry}")
     with torch.no_grad():
         tokens = encoder(x)
         expected = model.forward_features(inputs)
     assert encoder.image_size == 224 and encoder.grid == (14, 14)
-    torch.testing.assert_close(tokens.cls, expected[:, 0], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(tokens.patches, expected[:, 1 + registers :], rtol=1e-5, atol=1e-5)
+    assert_tokens(tokens, expected[:, 0], expected[:, 1 + registers :], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("entry", "registers"), [("dinov2", 4), ("dino", 0)])
 def test_a_layer_is_read_through_the_final_norm(repository: Path, entry: str, registers: int):
-    x = pixels(64)
+    x = random_images(64)
     model, inputs = oracle(x, registers)
     for layer in (0, 2, -1, -3):
         tokens = load_teacher(f"hub:{repository}:{entry}?layer={layer}&image_size=64")(x)
         ((patches, prefix),) = model.forward_intermediates(
             inputs, [layer], norm=True, output_fmt="NLC", return_prefix_tokens=True, intermediates_only=True
         )
-        torch.testing.assert_close(tokens.cls, prefix[:, 0].detach(), rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(tokens.patches, patches.detach(), rtol=1e-5, atol=1e-5)
+        assert_tokens(tokens, prefix[:, 0].detach(), patches.detach(), rtol=1e-5, atol=1e-5)
 
 
 def test_image_size_changes_the_grid(repository: Path):

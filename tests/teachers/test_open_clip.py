@@ -1,90 +1,37 @@
 """Image towers of open_clip: its own forward is the oracle, with the projection taken off."""
 
-import json
 import pickle
 import time
 from pathlib import Path
 
+import inputs
 import pytest
 import torch
+from hub_cache import cache_repository
+from inputs import CLIP_MEAN, CLIP_STD, assert_tokens, random_images
 
 from unic.core.errors import ConfigError, WeightsError
 from unic.models.timm_encoder import TimmEncoder
 from unic.teachers.load import load_teacher
 
 open_clip = pytest.importorskip("open_clip")
-
-TEXT = {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
-VIT = {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 3, "mlp_ratio": 2.0}
-TIMM = {"image_size": 32, "timm_model_pretrained": False}
-COCA = {"multimodal_cfg": {**TEXT, "attn_pooler_heads": 2}, "custom_text": True}
-ARCHITECTURES = {
-    "unic-vit": {"vision_cfg": VIT},
-    "unic-avg": {"vision_cfg": {**VIT, "pool_type": "avg"}},
-    "unic-avg-late": {"vision_cfg": {**VIT, "pool_type": "avg", "final_ln_after_pool": True}},
-    "unic-coca": {
-        "vision_cfg": {**VIT, "attentional_pool": True, "attn_pooler_queries": 5, "attn_pooler_heads": 2},
-        "text_cfg": {**TEXT, "embed_cls": True},
-        **COCA,
-    },
-    "unic-resnet": {"vision_cfg": {"image_size": 64, "width": 8, "head_width": 8, "layers": [1, 1, 1, 1]}},
-    # The smallest of timm's with the pooling of SigLIP, EVA and CLIP's ConvNeXts.
-    "unic-map": {
-        "vision_cfg": {
-            **TIMM, "timm_model_name": "test_vit2", "timm_pool": "map", "timm_proj": "none", "image_size": 160
-        },
-        "embed_dim": 64,
-        "custom_text": True,
-    },
-    "unic-token": {
-        "vision_cfg": {
-            **TIMM, "timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": None, "image_size": 160
-        },
-        "custom_text": True,
-    },
-    "unic-convnext": {
-        "vision_cfg": {**TIMM, "timm_model_name": "test_convnext", "timm_pool": "", "timm_proj": "linear"},
-    },
-    "unic-mlp": {
-        "vision_cfg": {**TIMM, "timm_model_name": "test_convnext", "timm_pool": "", "timm_proj": "mlp"},
-    },
-}  # fmt: skip
-OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+from small_open_clip import add_architectures, model_in_file  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small_architectures(tmp_path_factory: pytest.TempPathFactory):
-    folder = tmp_path_factory.mktemp("open_clip")
-    for name, config in ARCHITECTURES.items():
-        (folder / f"{name}.json").write_text(json.dumps({"embed_dim": 16, "text_cfg": TEXT, **config}))
-    open_clip.add_model_config(folder)
+    add_architectures(tmp_path_factory.mktemp("open_clip"))
 
 
-def pixels(size: int) -> torch.Tensor:
-    return torch.randint(
-        0, 256, (2, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-
-
-def normalised(x: torch.Tensor, mean=OPENAI_MEAN, std=OPENAI_STD) -> torch.Tensor:
-    return (x / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-
-
-def model_in_file(name: str, path: Path, **options):
-    """A model whose weights are in the file, none of them at the values that hide a forgotten norm."""
-    torch.manual_seed(0)
-    model = open_clip.create_model(name, **options).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, path)
-    return model
+def normalised(x: torch.Tensor) -> torch.Tensor:
+    return inputs.normalised(x, CLIP_MEAN, CLIP_STD)
 
 
 @pytest.mark.parametrize("name", ["unic-vit", "unic-avg", "unic-avg-late", "unic-coca"])
 def test_cls_is_what_open_clip_projects(tmp_path: Path, name: str):
     model = model_in_file(name, tmp_path / "m.pt")
     encoder = load_teacher(f"open_clip:{name}/{tmp_path}/m.pt")
-    x = pixels(32)
+    x = random_images(32)
     with torch.no_grad():
         expected = model.visual(normalised(x))
         tokens = encoder(x)
@@ -97,15 +44,14 @@ def test_patches_are_all_tokens_but_the_first_after_ln_post(tmp_path: Path):
     model = model_in_file("unic-vit", tmp_path / "m.pt")
     before = []
     model.visual.ln_post.register_forward_pre_hook(lambda _, inputs: before.append(inputs[0]))
-    x = pixels(32)
+    x = random_images(32)
     tokens = load_teacher(f"open_clip:unic-vit/{tmp_path}/m.pt")(x)
     with torch.no_grad():
         model.visual(normalised(x))
         expected = torch.nn.functional.layer_norm(
             before[0], (32,), model.visual.ln_post.weight, model.visual.ln_post.bias
         )
-    torch.testing.assert_close(tokens.cls, expected[:, 0], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(tokens.patches, expected[:, 1:], rtol=1e-5, atol=1e-5)
+    assert_tokens(tokens, expected[:, 0], expected[:, 1:], rtol=1e-5, atol=1e-5)
 
 
 def test_the_attention_pooler_of_coca_reads_the_patches_that_are_given(tmp_path: Path):
@@ -113,7 +59,7 @@ def test_the_attention_pooler_of_coca_reads_the_patches_that_are_given(tmp_path:
     model = model_in_file("unic-coca", tmp_path / "m.pt")
     keys = []
     model.visual.attn_pool.attn.register_forward_pre_hook(lambda _, inputs: keys.append(inputs[1]))
-    x = pixels(32)
+    x = random_images(32)
     with torch.no_grad():
         model.visual(normalised(x))
     tokens = load_teacher(f"open_clip:unic-coca/{tmp_path}/m.pt")(x)
@@ -122,7 +68,7 @@ def test_the_attention_pooler_of_coca_reads_the_patches_that_are_given(tmp_path:
 
 def test_a_resnet_gives_its_attention_pool_and_its_last_map(tmp_path: Path):
     model = model_in_file("unic-resnet", tmp_path / "m.pt")
-    visual, x = model.visual, pixels(64)
+    visual, x = model.visual, random_images(64)
     tokens = load_teacher(f"open_clip:unic-resnet/{tmp_path}/m.pt")(x)
     with torch.no_grad():
         maps = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(normalised(x))))))
@@ -134,11 +80,11 @@ def test_a_resnet_gives_its_attention_pool_and_its_last_map(tmp_path: Path):
         load_teacher("open_clip:unic-resnet?pretrained=0&image_size=96")
 
 
-@pytest.mark.parametrize(("name", "size", "num_patches"), [("unic-map", 160, 100), ("unic-convnext", 64, 4)])
+@pytest.mark.parametrize(("name", "size", "num_patches"), [("unic-map", 160, 100), ("unic-linear", 64, 4)])
 def test_a_trunk_of_timm_is_read_as_timm_pools_it(tmp_path: Path, name: str, size: int, num_patches: int):
     model = model_in_file(name, tmp_path / "m.pt")
     encoder = load_teacher(f"open_clip:{name}/{tmp_path}/m.pt?image_size={size}")
-    x = pixels(size)
+    x = random_images(size)
     with torch.no_grad():
         tokens = encoder(x)
         expected = model.visual.trunk(normalised(x))
@@ -148,20 +94,21 @@ def test_a_trunk_of_timm_is_read_as_timm_pools_it(tmp_path: Path, name: str, siz
 
 def test_a_trunk_of_timm_that_classifies_from_its_token_gives_the_token(tmp_path: Path):
     model = model_in_file("unic-token", tmp_path / "m.pt")
-    tokens = load_teacher(f"open_clip:unic-token/{tmp_path}/m.pt")(pixels(160))
+    tokens = load_teacher(f"open_clip:unic-token/{tmp_path}/m.pt")(random_images(160))
     with torch.no_grad():
-        features = model.visual.trunk.forward_features(normalised(pixels(160)))
+        features = model.visual.trunk.forward_features(normalised(random_images(160)))
         torch.testing.assert_close(tokens.cls, features[:, 0], rtol=1e-4, atol=1e-4)
         projected = model.visual.trunk.get_classifier()(tokens.cls)
-        torch.testing.assert_close(projected, model.visual(normalised(pixels(160))), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            projected, model.visual(normalised(random_images(160))), rtol=1e-4, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("name", ["unic-vit", "unic-avg", "unic-coca"])
 def test_the_last_layer_is_the_default(name: str):
-    x = pixels(32)
+    x = random_images(32)
     default, last = (load_teacher(f"open_clip:{name}?pretrained=0{more}") for more in ("", "&layer=-1"))
-    torch.testing.assert_close(last(x).cls, default(x).cls)
-    torch.testing.assert_close(last(x).patches, default(x).patches)
+    assert_tokens(last(x), default(x).cls, default(x).patches)
     first, same = (load_teacher(f"open_clip:{name}?pretrained=0&layer={layer}") for layer in (0, -3))
     torch.testing.assert_close(first(x).patches, same(x).patches)  # of three blocks
     assert not torch.allclose(first(x).patches, default(x).patches, atol=1e-2)
@@ -175,7 +122,7 @@ def test_image_size_resamples_the_positions_as_open_clip_does(tmp_path: Path, na
     model_in_file(name, tmp_path / "m.pt")
     model = open_clip.create_model(name, pretrained=f"{tmp_path}/m.pt", force_image_size=size).eval()
     encoder = load_teacher(f"open_clip:{name}/{tmp_path}/m.pt?image_size={size}")
-    x = pixels(size)
+    x = random_images(size)
     assert encoder.grid[0] == size // encoder.patch_size and encoder.image_size == size
     with torch.no_grad():
         cls = encoder(x).cls
@@ -220,23 +167,16 @@ def test_mistakes_are_explained(reference: str, error: type[Exception], words: s
         load_teacher(reference)
 
 
-def test_a_tag_brings_its_activation_mean_and_std(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_tag_brings_its_activation_mean_and_std(hub_cache: Path, monkeypatch: pytest.MonkeyPatch):
     """OpenAI's, MetaCLIP's and DFN's weights need QuickGELU also under the plain architecture's name."""
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
     tag = {"hf_hub": "me/mine/", "mean": mean, "std": std, "quick_gelu": True}
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "unic-vit", {"mine": tag})
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    root, commit = tmp_path / "models--me--mine", "0" * 40
-    for folder in (root / "snapshots" / commit, root / "refs", root / ".no_exist" / commit):
-        folder.mkdir(parents=True)
-    (root / "refs" / "main").write_text(commit)
-    (root / ".no_exist" / commit / "open_clip_model.safetensors").touch()
-    model = model_in_file(
-        "unic-vit", root / "snapshots" / commit / "open_clip_pytorch_model.bin", force_quick_gelu=True
-    )
-    x = pixels(32)
+    folder = cache_repository(hub_cache, "me/mine", absent=("open_clip_model.safetensors",))
+    model = model_in_file("unic-vit", folder / "open_clip_pytorch_model.bin", force_quick_gelu=True)
+    x = random_images(32)
     with torch.no_grad():
-        expected = model.visual(normalised(x, mean, std))
+        expected = model.visual(inputs.normalised(x, mean, std))
         cls = load_teacher("open_clip:unic-vit/mine")(x).cls
     torch.testing.assert_close(cls @ model.visual.proj, expected, rtol=1e-4, atol=1e-5)
 
@@ -250,24 +190,14 @@ def test_a_file_is_prepared_for_as_the_published_weights_of_its_architecture(
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "unic-vit", {"one": half, "two": half})
     encoder = load_teacher(f"open_clip:unic-vit/{tmp_path}/m.pt")
     assert encoder.mean.flatten().tolist() == [0.5] * 3
-    other = {**half, "mean": OPENAI_MEAN}
+    other = {**half, "mean": CLIP_MEAN}
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "unic-vit", {"one": half, "two": other})
     encoder = load_teacher(f"open_clip:unic-vit/{tmp_path}/m.pt")
-    torch.testing.assert_close(encoder.mean.flatten(), torch.tensor(OPENAI_MEAN))
-
-
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub at a port where nobody listens."""
-    url = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", url)
+    torch.testing.assert_close(encoder.mean.flatten(), torch.tensor(CLIP_MEAN))
 
 
 @pytest.mark.parametrize("reference", ["ViT-B-32/laion2b_s34b_b79k", "roberta-ViT-B-32?pretrained=0"])
-def test_without_network_a_tag_is_explained_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: str
-):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    no_network(monkeypatch)
+def test_without_network_a_tag_is_explained_at_once(no_network: None, reference: str):
     start = time.monotonic()
     with pytest.raises(FileNotFoundError, match=r"open_clip:.*check the name and the network"):
         load_teacher(f"open_clip:{reference}")

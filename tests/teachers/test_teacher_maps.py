@@ -1,12 +1,12 @@
 """Maps of teachers from elsewhere at sizes they were not built for: each library's own forward is the oracle."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from inputs import assert_tokens
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -72,15 +72,9 @@ def test_a_vit_of_transformers_is_read_before_and_after_its_norm(name: str, tmp_
         )
         for layer in layers
     ]
+    options = {} if name.lower().startswith("dino") else {"interpolate_pos_encoding": True}
     with torch.no_grad():
-        model(
-            x,
-            **(
-                {}
-                if name in ("Dinov2", "Dinov2WithRegisters", "DINOv3ViT")
-                else {"interpolate_pos_encoding": True}
-            ),
-        )
+        model(x, **options)
     for hook in hooks:
         hook.remove()
     sized = encoder.at_size(40, 64)
@@ -110,58 +104,45 @@ def test_stages_of_a_cnn_of_transformers_are_maps(tmp_path: Path):
 
 
 @pytest.fixture(scope="module")
-def clip_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of a small ViT of open_clip, at 48 pixels where the architecture says 32."""
-    open_clip = pytest.importorskip("open_clip")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a small ViT of open_clip, at 48 pixels where the architecture says 32, and of one of timm's."""
+    pytest.importorskip("open_clip")
+    from small_open_clip import add_architectures, model_in_file
+
     folder = tmp_path_factory.mktemp("open_clip")
-    text = {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
-    vision = {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 3, "mlp_ratio": 2.0}
-    stem = {"image_size": 64, "width": 8, "head_width": 8, "layers": [1, 1, 1, 1]}
-    timm_vit = {"timm_model_name": "test_vit", "timm_model_pretrained": False, "timm_pool": "token",
-                "timm_proj": None, "image_size": 160}  # fmt: skip
-    for name, tower, extra in (
-        ("maps-vit", vision, {}),
-        ("maps-resnet", stem, {}),
-        ("maps-timm", timm_vit, {"custom_text": True, "embed_dim": 64}),
-    ):
-        config = {"embed_dim": 16, "text_cfg": text, "vision_cfg": tower, **extra}
-        (folder / f"{name}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder)
-    torch.manual_seed(0)
-    model = open_clip.create_model("maps-vit", force_image_size=48)
-    torch.save(model.state_dict(), folder / "maps-vit.pt")
-    torch.save(open_clip.create_model("maps-timm").state_dict(), folder / "maps-timm.pt")
+    add_architectures(folder)
+    model_in_file("unic-vit", folder / "vit.pt", force_image_size=48)
+    model_in_file("unic-token", folder / "timm.pt")
     return folder
 
 
-def test_a_vit_of_open_clip_is_resampled_from_the_grid_of_its_file(clip_vit: Path):
-    reference = f"open_clip:maps-vit/{clip_vit / 'maps-vit.pt'}"
+def test_a_vit_of_open_clip_is_resampled_from_the_grid_of_its_file(clip: Path):
+    reference = f"open_clip:unic-vit/{clip / 'vit.pt'}"
     small, own = load_teacher(reference), load_teacher(f"{reference}?image_size=48")
     x = pixels(48, 48)
     for layers, norm in (((-1,), True), ((-1, 0), True), ((-1, 0), False)):
         for ours, expected in zip(
             small.at_size(48, 48).maps(x, layers, norm=norm), own.maps(x, layers, norm=norm), strict=True
         ):
-            torch.testing.assert_close(ours.patches, expected.patches, atol=1e-5, rtol=1e-5)
-            torch.testing.assert_close(ours.cls, expected.cls, atol=1e-5, rtol=1e-5)
+            assert_tokens(ours, expected.cls, expected.patches, atol=1e-5, rtol=1e-5)
     assert flat(own.maps(x)[0].patches).equal(own.tokens(x).patches)
     # Not square: the resampled positions put into open_clip's own forward.
     wide = own.at_size(24, 64)
-    native = torch.load(clip_vit / "maps-vit.pt")["visual.positional_embedding"]
+    native = torch.load(clip / "vit.pt")["state_dict"]["module.visual.positional_embedding"]
     expected = resample_positions(native[None], 3, 8, num_prefix=1, how=Resampling())[0]
     assert wide.model.positional_embedding.equal(expected)
     assert wide.maps(pixels(24, 64))[0].patches.shape == (2, 32, 3, 8)
     assert own.model.positional_embedding.equal(native)
 
 
-def test_a_timm_tower_of_open_clip_is_resampled_from_the_grid_of_its_file(clip_vit: Path):
-    reference = f"open_clip:maps-timm/{clip_vit / 'maps-timm.pt'}"
+def test_a_timm_tower_of_open_clip_is_resampled_from_the_grid_of_its_file(clip: Path):
+    reference = f"open_clip:unic-token/{clip / 'timm.pt'}"
     small, own = load_teacher(f"{reference}?image_size=64"), load_teacher(reference)
     assert small.at_size(160, 160).model.pos_embed.equal(own.model.pos_embed)
 
 
-def test_a_resnet_of_open_clip_says_that_it_has_one_size(clip_vit: Path):
-    encoder = load_teacher("open_clip:maps-resnet?pretrained=0")
+def test_a_resnet_of_open_clip_says_that_it_has_one_size(clip: Path):
+    encoder = load_teacher("open_clip:unic-resnet?pretrained=0")
     assert encoder.at_size(64, 64).maps(pixels(64, 64))[0].patches.shape[2:] == (2, 2)
     with pytest.raises(
         ConfigError, match="reads pictures of 64 x 64 pixels only, because its attention pool"

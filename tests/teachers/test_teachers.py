@@ -8,6 +8,8 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from hub_cache import cache_repository
+from inputs import random_images
 from safetensors.torch import save_file
 
 from unic.core.errors import ConfigError, WeightsError
@@ -20,12 +22,6 @@ from unic.teachers.live_teachers import LiveTeachers, load_teachers, resample
 from unic.teachers.load import load_teacher, outline_teacher
 
 LITES = [("efficientnet_lite0", 224), ("efficientnet_lite1", 240), ("efficientnet_lite2", 260)]
-
-
-def pixels(size: int, num: int = 2) -> torch.Tensor:
-    return torch.randint(
-        0, 256, (num, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
 
 
 @pytest.mark.parametrize("name", list(TEACHERS))
@@ -48,7 +44,7 @@ def test_efficientnet_lite_equals_timm_with_the_same_weights(name: str, size: in
     model = timm.create_model(f"tf_{name}").eval()
     model.load_state_dict(dict(zip(model.state_dict(), state.values(), strict=True)))
     encoder = load_teacher(name)
-    x = pixels(size)
+    x = random_images(size)
     with torch.no_grad():
         tokens = encoder(x)
         features = model.forward_features(x / 127.5 - 1)
@@ -93,16 +89,9 @@ def test_a_teacher_is_frozen_and_in_eval_mode():
     assert not encoder.training and not any(p.requires_grad for p in encoder.parameters())
 
 
-def test_pretrained_weights_of_timm_come_from_the_hub_s_cache_without_asking_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_pretrained_weights_of_timm_come_from_the_hub_s_cache_without_asking_it(hub_cache: Path):
     """A cache as the hub's client leaves it; there is no network in tests, and no wait for one."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    repository = tmp_path / "models--timm--vit_tiny_patch16_224.augreg_in21k_ft_in1k"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text("0" * 40)
-    snapshot = repository / "snapshots" / ("0" * 40)
-    snapshot.mkdir(parents=True)
+    snapshot = cache_repository(hub_cache, "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k")
     model = timm.create_model("vit_tiny_patch16_224").eval()
     save_file(model.state_dict(), snapshot / "model.safetensors")
     encoder = load_teacher("timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k?image_size=112")
@@ -110,10 +99,7 @@ def test_pretrained_weights_of_timm_come_from_the_hub_s_cache_without_asking_it(
     torch.testing.assert_close(encoder.model.blocks[3].attn.qkv.weight, model.blocks[3].attn.qkv.weight)
 
 
-def test_pretrained_weights_of_timm_without_a_network_are_a_sentence_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+def test_pretrained_weights_of_timm_without_a_network_are_a_sentence_at_once(no_network: None):
     start = time.monotonic()
     with pytest.raises(FileNotFoundError, match=r"not in the hub's cache.*check the name and the network"):
         load_teacher("timm:vit_tiny_patch16_224")
@@ -125,7 +111,7 @@ def test_a_file_uri_loads_strictly_with_or_without_its_classifier(tmp_path: Path
     model = timm.create_model("vit_tiny_patch16_224", num_classes=10 if classifier else 0).eval()
     save_file(model.state_dict(), tmp_path / "mine.safetensors")
     encoder = load_teacher(f"file:{tmp_path}/mine.safetensors?model=vit_tiny_patch16_224")
-    x = pixels(224)
+    x = random_images(224)
     with torch.no_grad():
         expected = model.forward_features((x / 255 - 0.5) / 0.5)
     torch.testing.assert_close(encoder(x).cls, expected[:, 0], rtol=1e-4, atol=1e-5)
@@ -203,7 +189,7 @@ def test_live_teachers_give_tokens_of_their_widths_on_one_grid():
         ["efficientnet_lite0?image_size=64", "timm:vit_tiny_patch16_224?pretrained=0&image_size=64"]
     )
     teachers = LiveTeachers(encoders, (3, 3))
-    batch = Batch(pixels(32), torch.arange(2), torch.zeros(2, dtype=torch.int64))
+    batch = Batch(random_images(32), torch.arange(2), torch.zeros(2, dtype=torch.int64))
     with torch.no_grad():
         features = teachers(batch)
     assert list(features) == ["efficientnet_lite0", "vit_tiny_patch16_224"]

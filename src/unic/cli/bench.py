@@ -27,10 +27,8 @@ class Options(BenchOptions, Common):
 
 
 def run(words: list[str]) -> int:
-    return bench(parse(Options, words, "bench"))
+    options = parse(Options, words, "bench")
 
-
-def bench(options: Options) -> int:
     from unic.core import distributed
     from unic.tools.bench.measure import measure
     from unic.tools.bench.print_bench import print_measured

@@ -45,22 +45,20 @@ def _list(words: list[str]) -> int:
 
 def _check(words: list[str]) -> int:
     options = parse(CheckOptions, words, "datasets check")
-    for part in check(options):
+
+    from unic.data.check_dataset import check_dataset
+
+    with process_group("cpu"):
+        parts = check_dataset(
+            options.name, Roots.parse(options.data_root), samples=options.samples,
+            allow_count_mismatch=options.allow_count_mismatch,
+        )  # fmt: skip
+    for part in parts:
         print(
             f"{options.name} {part.split}: {part.images:,} images in {part.root}; {_classes(part)}"
             f"{part.decoded} decoded; sha256 {part.identity[:12]}"
         )
     return 0
-
-
-def check(options: CheckOptions) -> "list[Part]":
-    from unic.data.check_dataset import check_dataset
-
-    with process_group("cpu"):
-        return check_dataset(
-            options.name, Roots.parse(options.data_root), samples=options.samples,
-            allow_count_mismatch=options.allow_count_mismatch,
-        )  # fmt: skip
 
 
 def _classes(part: "Part") -> str:

@@ -47,10 +47,8 @@ class Options(Common):
 
 
 def run(words: list[str]) -> int:
-    return evaluate(parse(Options, words, "evaluate"))
+    options = parse(Options, words, "evaluate")
 
-
-def evaluate(options: Options) -> int:
     from unic.core import distributed
     from unic.evals.evaluate_many import EvaluationRequest, baselines, compute_features, evaluate_encoders
     from unic.tools.report.results_table import print_results

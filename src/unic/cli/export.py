@@ -25,10 +25,8 @@ class Options:
 
 
 def run(words: list[str]) -> int:
-    return export_student(parse(Options, words, "export"))
+    options = parse(Options, words, "export")
 
-
-def export_student(options: Options) -> int:
     from unic.students.export import EXPORTS, export
     from unic.students.load import read_student
 

@@ -18,10 +18,8 @@ class Options:
 
 
 def run(words: list[str]) -> int:
-    return import_run(parse(Options, words, "import"))
+    options = parse(Options, words, "import")
 
-
-def import_run(options: Options) -> int:
     from unic.students.import_student import import_student
 
     out = options.out or Path("runs") / options.file.stem

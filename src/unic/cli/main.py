@@ -4,7 +4,9 @@ Exit codes: 0 done; 1 measured, but the settings of `unic bench` disagree; 2 a m
 surroundings (one sentence, no traceback); 143 stopped by a signal, with a checkpoint.
 """
 
+import ast
 import importlib
+import importlib.util
 import re
 import sys
 from collections.abc import Sequence
@@ -14,22 +16,10 @@ from unic.core.errors import EXIT_TERMINATED, EXIT_USER, ConfigError, UnicError
 from unic.core.plugins import import_plugin, unknown
 from unic.version import __version__
 
-# The first line of each command's module, so that `unic --help` need not import them; a test holds both together.
-VERBS = {
-    "demo": "Distil two real teachers into a small student on this machine, in about two minutes.",
-    "distill": "Carry out a recipe: unic distill RECIPE --data.root DIR --out RUN; or repeat one: unic distill "
-    "RUN/config.json",
-    "evaluate": "Measure encoders: unic evaluate ENCODER... --data-root DIR --evals knn logreg-fast | --suite transfer",
-    "report": "Show runs and results on one page: unic report RUN_OR_RESULTS... --out DIR",
-    "visualize": "Draw what encoders see: unic visualize ENCODER... --images FILE_OR_FOLDER... --kinds pca similarity "
-    "attention",
-    "import": "Bring a published student into a run folder: unic import unic.pth --out RUN",
-    "export": "Write a student for other libraries: unic export RUN --to timm | hf | hub | onnx | dinov2 | safetensors",
-    "teachers": "List, fetch and check teachers: unic teachers list | fetch NAME... | check NAME...",
-    "datasets": "List data sets, check one on disk: unic datasets list | check NAME --data-root DIR",
-    "recipes": "List the recipes: unic recipes list.",
-    "bench": "Measure a training step here, exact and fast: unic bench --recipe RECIPE --batch 32 --out FILE.json",
-}
+VERBS = (
+    *("demo", "distill", "evaluate", "report", "visualize", "import", "export"),
+    *("teachers", "datasets", "recipes", "bench"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def module_of(verb: str) -> str:
     """The module whose `run` is this command."""
     return f"unic.cli.{'import_' if verb == 'import' else verb}"  # `import` is a word of Python's
+
+
+def _summary(verb: str) -> str:
+    """The first line of the command's module, which is parsed and not imported: `unic --help` is quick."""
+    spec = importlib.util.find_spec(module_of(verb))
+    assert spec is not None and spec.origin is not None, verb
+    return (ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or "").splitlines()[0]
 
 
 def _run(words: list[str]) -> int:
@@ -90,7 +87,7 @@ def _usage() -> str:
         [
             f"unic {__version__}: distil several vision encoders into one, and measure the result",
             "",
-            *(f"  unic {verb:10} {summary}" for verb, summary in VERBS.items()),
+            *(f"  unic {verb:10} {_summary(verb)}" for verb in VERBS),
             "",
             "unic COMMAND --help lists options. --plugin FILE.py adds teachers, data sets, evaluations.",
             "--debug shows the traceback of an error.",

@@ -20,10 +20,8 @@ class Options:
 
 
 def run(words: list[str]) -> int:
-    return write_page(parse(Options, words, "report"))
+    options = parse(Options, words, "report")
 
-
-def write_page(options: Options) -> int:
     from unic.tools.report.page import write_report
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)

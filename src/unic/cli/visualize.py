@@ -36,10 +36,8 @@ class DrawnEncoder(NamedTuple):
 
 
 def run(words: list[str]) -> int:
-    return draw_pictures(parse(Options, words, "visualize"))
+    options = parse(Options, words, "visualize")
 
-
-def draw_pictures(options: Options) -> int:
     from unic.core import distributed
     from unic.tools.visualize.inputs import read_photographs
     from unic.tools.visualize.visualize import visualize

@@ -7,6 +7,11 @@ EXIT_USER = 2
 EXIT_TERMINATED = 143
 
 
+def first_line(error: BaseException) -> str:
+    """What another library says, on one line; the name of its error where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 class UnicError(Exception):
     """Base of every error that is explained in one sentence instead of a traceback."""
 

@@ -11,9 +11,9 @@ import importlib.util
 import os
 import pkgutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from unic.core.errors import ConfigError
 
@@ -27,7 +27,7 @@ class Registry(Generic[T]):
     """Names and what they stand for; looking up an unknown name says which known ones are nearest."""
 
     def __init__(self, noun: str, package: str, *, list_command: str | None = None):
-        """package: every module in it is imported. list_command: shows users all names."""
+        """package: imported with every module in it, or a single module. list_command: shows users all names."""
         self.noun = noun
         self._package = package
         self._list_command = list_command
@@ -62,7 +62,7 @@ class Registry(Generic[T]):
         self._is_importing = True
         try:
             package = importlib.import_module(self._package)
-            for module in pkgutil.iter_modules(package.__path__):
+            for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
                 self._import_sibling(f"{self._package}.{module.name}")
             self._is_complete = True
         finally:
@@ -75,6 +75,11 @@ class Registry(Generic[T]):
         except BaseException:
             self._entries = entries
             raise
+
+
+def on_demand(name: str) -> Callable[..., Any]:
+    """The function "package.module:function"; its module is imported when it is first called."""
+    return lambda *arguments: pkgutil.resolve_name(name)(*arguments)
 
 
 def import_plugin(path: Path) -> None:

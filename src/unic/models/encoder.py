@@ -4,7 +4,6 @@ Letters: B images, N patches, D E widths, H W pixels, h w grid.
 """
 
 import copy
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -14,10 +13,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unic.core.errors import ConfigError
+from unic.core.errors import ConfigError, first_line
 from unic.method.tokens import Pixels, TokenMaps, Tokens, Widths
 from unic.models.config import IMAGENET_MEAN, IMAGENET_STD
-from unic.models.dense_utils import sharing_weights
+from unic.models.dense_utils import block_numbers, sharing_weights
+from unic.models.weights import hash_module
 
 T = TypeVar("T")
 E = TypeVar("E", bound="ImageEncoder")
@@ -155,12 +155,16 @@ class ImageEncoder(nn.Module):
         norm: through the final norm.
         Raises ConfigError where the network cannot be read like this.
         """
-        if tuple(layers) != (-1,) or not norm:
+        if tuple(layers) == (-1,) and norm:
+            return [self._run_at(pixels, self._last_map)]
+        if self._num_blocks is None:
             raise ConfigError(
                 f"{self.name} can be read after its last block and final norm only, not at {tuple(layers)}"
                 f"{'' if norm else ' before the norm'}"
             )
-        return [self._placed(self._run_at(pixels, self.tokens), pixels)]
+        numbers = block_numbers(layers, self._num_blocks, self.name)
+        found = self._run_at(pixels, lambda pixels: self._inner_maps(pixels, sorted(set(numbers)), norm))
+        return [found[number] for number in numbers]
 
     def fingerprint(self) -> str:
         """sha256 of everything that decides the output: weights, preprocessing, and where tokens are read."""
@@ -169,11 +173,19 @@ class ImageEncoder(nn.Module):
         choices = (self.image_size, self.mean.tolist(), self.std.tolist(), *self.reading())
         if self.size is not None:
             choices = (*choices, self.size)
-        digest = hashlib.sha256(repr(choices).encode())
-        for key, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return hash_module(self.model, *choices)
+
+    @property
+    def _num_blocks(self) -> int | None:
+        """How many blocks `_inner_maps` can read; None: the network is read at its end only."""
+        return None
+
+    def _last_map(self, pixels: Tensor) -> TokenMaps:
+        return self._placed(self.tokens(pixels), pixels)
+
+    def _inner_maps(self, pixels: Tensor, numbers: list[int], norm: bool) -> dict[int, TokenMaps]:
+        """Tokens after the blocks of these numbers, which ascend."""
+        raise NotImplementedError
 
     def _copy(self: E) -> E:
         other = copy.copy(self)
@@ -197,7 +209,7 @@ class ImageEncoder(nn.Module):
             height, width = pixels.shape[-2:]
             raise ConfigError(
                 f"{self.name} cannot read pictures of {height} x {width} pixels; its own size is {self.image_size} "
-                f"({(str(error).splitlines() or [type(error).__name__])[0]})"
+                f"({first_line(error)})"
             ) from error
 
     def _placed(self, tokens: Tokens, pixels: Tensor) -> TokenMaps:
@@ -227,7 +239,7 @@ class ImageEncoder(nn.Module):
         except Exception as error:  # the model may be anybody's code
             raise ConfigError(
                 f"{self.name}: {type(self.model).__name__} gives no CLS and patch tokens at {side} px "
-                f"({(str(error).splitlines() or [type(error).__name__])[0]})"
+                f"({first_line(error)})"
             ) from error
         finally:
             for module, mode in modes.items():

@@ -12,11 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unic.core.errors import ConfigError
+from unic.core.errors import ConfigError, first_line
 from unic.core.plugins import unknown
 from unic.method.tokens import Pixels, TokenMaps, Tokens
 from unic.models.config import IMAGENET_MEAN, IMAGENET_STD, ClsRule, Resampling
-from unic.models.dense_utils import block_numbers
 from unic.models.encoder import ImageEncoder
 from unic.models.positions import Positions, num_without_place, resample_positions
 
@@ -100,25 +99,18 @@ class TimmEncoder(ImageEncoder):
         """
         if _is_convolutional(self.model):
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-        if self.layer is not None or not self._tells_blocks:
-            return super().maps(pixels, layers, norm=norm)
-        if tuple(layers) == (-1,) and norm:
-            return [self._run_at(pixels, self._last_map)]
-        numbers = block_numbers(layers, self._depth, self.name)
-        found = self._run_at(pixels, lambda pixels: self._inner_maps(pixels, sorted(set(numbers)), norm))
-        return [found[number] for number in numbers]
+        return super().maps(pixels, layers, norm=norm)
 
     def _last_map(self, pixels: Tensor) -> TokenMaps:
+        if self._num_blocks is None:
+            return super()._last_map(pixels)
         features = self.model.forward_features(pixels)
         tokens = self._tokens(features, self._patches(features))
-        return (
-            TokenMaps(tokens.cls, self._as_map(features))
-            if features.ndim == 4
-            else self._placed(tokens, pixels)
-        )
+        if features.ndim == 4:
+            return TokenMaps(tokens.cls, self._as_map(features))
+        return self._placed(tokens, pixels)
 
     def _inner_maps(self, pixels: Tensor, numbers: list[int], norm: bool) -> dict[int, TokenMaps]:
-        """numbers: ascending, because that is the order in which timm gives blocks."""
         if self.cls_rule == "token":
             found = [self._placed(tokens, pixels) for tokens in self.blocks(pixels, numbers, norm=norm)]
             return dict(zip(numbers, found, strict=True))
@@ -129,7 +121,7 @@ class TimmEncoder(ImageEncoder):
             number: TokenMaps(stage.mean((2, 3)), stage)
             for number, stage in zip(numbers, stages, strict=True)
         }
-        last = self._depth - 1
+        last = (self._num_blocks or 0) - 1
         if norm and last in maps:  # as when it is read alone
             patches = self._as_map(features) if features.ndim == 4 else maps[last].patches
             maps[last] = TokenMaps(self.model.forward_head(features, pre_logits=True), patches)
@@ -153,16 +145,14 @@ class TimmEncoder(ImageEncoder):
         return hasattr(self.model, "num_prefix_tokens") and hasattr(self.model, "blocks")
 
     @property
-    def _depth(self) -> int:
-        return len(self.model.blocks if self._has_blocks else self.model.feature_info)
-
-    @property
-    def _tells_blocks(self) -> bool:
-        """Whether timm hands out inner blocks with their class token (of XCiT and CaiT it does not) or stages."""
+    def _num_blocks(self) -> int | None:
+        """Blocks or stages; None where timm hands out none, or (of XCiT and CaiT) not with their class token."""
         read = getattr(self.model, "forward_intermediates", None)
-        if read is None:
-            return False
-        return self.cls_rule == "pooled" or "return_prefix_tokens" in inspect.signature(read).parameters
+        if self.layer is not None or read is None:
+            return None
+        if self.cls_rule == "token" and "return_prefix_tokens" not in inspect.signature(read).parameters:
+            return None
+        return len(self.model.blocks if self._has_blocks else self.model.feature_info)
 
     def _model_at(self, height: int, width: int) -> Any:
         model = super()._model_at(height, width)
@@ -183,8 +173,9 @@ class TimmEncoder(ImageEncoder):
                 )
                 model.pos_embed = nn.Parameter(found.to(own), requires_grad=own.requires_grad)
         except (RuntimeError, ValueError, AssertionError) as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ConfigError(f"{self.name} cannot be run at {height} x {width} pixels ({said})") from error
+            raise ConfigError(
+                f"{self.name} cannot be run at {height} x {width} pixels ({first_line(error)})"
+            ) from error
         return model
 
     def reading(self) -> tuple:
@@ -221,7 +212,7 @@ def create_timm(
             options["img_size"] = image_size
         return timm.create_model(name, pretrained=pretrained, **{"num_classes": 0, **options})
     except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"timm:{name} cannot be built: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"timm:{name} cannot be built: {first_line(error)}") from error
 
 
 def without_classifier(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import hashlib
 import pickle
 import re
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unic.core.errors import WeightsError
+from unic.core.errors import WeightsError, first_line
 from unic.models.state_keys import below as below
 from unic.models.state_keys import renamed as renamed
 
@@ -76,8 +77,7 @@ def read_file(path: Path) -> Any:
         SafetensorError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError,
         OSError, MemoryError,
     ) as error:  # fmt: skip
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path} is no readable file of weights ({first_line})") from error
+        raise WeightsError(f"{path} is no readable file of weights ({first_line(error)})") from error
 
 
 def state_dict(content: Any, path: Path) -> dict[str, Tensor]:
@@ -121,6 +121,15 @@ def write_weights(
     except SafetensorError as error:
         raise OSError(f"{path}: {error}") from error
     path.chmod(0o644)  # safetensors writes files that nobody else can read
+
+
+def hash_module(module: nn.Module, *facts: object) -> str:
+    """sha256 of the names, shapes, types and values of all tensors of a module, and of `facts` as they are printed."""
+    digest = hashlib.sha256(repr(facts).encode())
+    for key, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_strictly(

@@ -9,17 +9,16 @@ import queue
 import re
 import socket
 import ssl
-import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
 from email.message import Message
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from unic.core.files import TEMPORARY, write_atomically
+from unic.core.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +28,6 @@ ANSWER_SECONDS = 9.0
 STALL_SECONDS = 10.0
 # Before each new request after one that brought nothing.
 WAITS_SECONDS = (1.0, 4.0, 10.0)
-SECONDS_BETWEEN_LINES = 10.0
 
 _BLOCK_BYTES = 2**20
 
@@ -61,10 +59,10 @@ class Download:
         """Makes the part the whole, with as many requests as that takes. Raises FailedError."""
         log.info("%s: fetching %s", self.name, self.url)
         failures, furthest = 0, self._come()
-        with _progress(self.name) as show:
+        with contextlib.closing(Progress(self.name, "MB", furthest / 1e6)) as progress:
             while True:
                 try:
-                    return self._ask_for_rest(show)
+                    return self._ask_for_rest(progress)
                 except FailedError as failed:
                     size = self._come()
                     failures = 0 if size > furthest else failures
@@ -83,7 +81,7 @@ class Download:
     def _come(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
 
-    def _ask_for_rest(self, show: "_Show") -> None:
+    def _ask_for_rest(self, progress: Progress) -> None:
         size, version = self._come(), self._version_of_part()
         if size and size == version.get("total"):
             return
@@ -100,7 +98,7 @@ class Download:
             if _status(answer) == 206 and not _continues(answer, start, version):
                 self.discard()
                 raise FailedError("the server went on with another part or version of the file", again=True)
-            self._read(answer, start if _status(answer) == 206 else 0, show)
+            self._read(answer, start if _status(answer) == 206 else 0, progress)
 
     def _version_of_part(self) -> dict:
         try:
@@ -118,7 +116,8 @@ class Download:
 
         def ask() -> None:
             try:
-                answers.put(_opener().open(request, timeout=STALL_SECONDS))
+                opener = urllib.request.build_opener(_Redirections)  # also through a proxy of the environment
+                answers.put(opener.open(request, timeout=STALL_SECONDS))
             except Exception as error:
                 answers.put(error)
 
@@ -157,7 +156,7 @@ class Download:
         if not (end_is_marked or self.is_checked):
             raise FailedError("the server does not say its length, so a cut would go unnoticed", again=False)
 
-    def _read(self, answer: "_Answer", start: int, show: "_Show") -> None:
+    def _read(self, answer: "_Answer", start: int, progress: Progress) -> None:
         total = _total(answer) or self.size
         if not start:
             self.discard()
@@ -168,7 +167,7 @@ class Download:
             while block := self._block(answer, done, total):
                 part.write(block)
                 done += len(block)
-                show(done, total)
+                progress.update(done / 1e6, total / 1e6 if total else None)
             part.flush()
             os.fsync(part.fileno())
         if total is not None and done != total:
@@ -186,7 +185,6 @@ class Download:
 
 
 _Answer = http.client.HTTPResponse | urllib.error.HTTPError
-_Show = Callable[[int, int | None], None]
 
 
 def _status(answer: _Answer) -> int:
@@ -194,28 +192,15 @@ def _status(answer: _Answer) -> int:
 
 
 class _Redirections(urllib.request.HTTPRedirectHandler):
-    """Follows redirections, but not out of https."""
+    """Follows redirections over http and https, but not out of https."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
-        if req.type == "https" and urlsplit(newurl).scheme != "https":
+        scheme = urlsplit(newurl).scheme
+        if scheme not in ("http", "https"):
+            raise urllib.error.URLError(f"unknown url type: {scheme}")
+        if req.type == "https" and scheme != "https":
             raise urllib.error.URLError("it redirects from https to a connection that is not secure")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """HTTP and HTTPS, also through a proxy of the environment; a redirection to anything else is an error."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.UnknownHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        _Redirections,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPErrorProcessor,
-    ):
-        opener.add_handler(handler())
-    return opener
 
 
 def _why(reason: object) -> str:
@@ -254,53 +239,3 @@ def _continues(answer: _Answer, start: int, version: dict) -> bool:
     same_version = all(headers.get(name) in (None, version.get(name)) for name in ("ETag", "Last-Modified"))
     same_length = _total(answer) is not None and version.get("total") in (None, _total(answer))
     return same_version and same_length and headers.get("Content-Range", "").startswith(f"bytes {start}-")
-
-
-@contextlib.contextmanager
-def _progress(name: str) -> Iterator[_Show]:
-    """Shows bytes, rate and time left: a bar on a terminal, a log line now and then elsewhere."""
-    if not sys.stderr.isatty():
-        yield _Lines(name)
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(escape(name), total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-class _Lines:
-    def __init__(self, name: str):
-        self._name = name
-        self._said = time.monotonic()
-        self._done: int | None = None
-
-    def __call__(self, done: int, total: int | None) -> None:
-        if self._done is None or done < self._done:  # a part that was there, or a new start, tells no rate
-            self._done = done
-        seconds = time.monotonic() - self._said
-        if seconds < SECONDS_BETWEEN_LINES:
-            return
-        rate = max(done - self._done, 1) / seconds
-        if total:
-            left = f"{(total - done) / rate:.0f} s left"
-            log.info("%s: %.1f/%.1f MB  %.1f MB/s  %s", self._name, done / 1e6, total / 1e6, rate / 1e6, left)
-        else:
-            log.info("%s: %.1f MB  %.1f MB/s", self._name, done / 1e6, rate / 1e6)
-        self._said, self._done = time.monotonic(), done

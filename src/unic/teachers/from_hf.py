@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unic.core.errors import ConfigError, WeightsError
+from unic.core.errors import ConfigError, WeightsError, first_line
 from unic.method.tokens import TokenMaps, Tokens
 from unic.models.dense_utils import block_numbers
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
@@ -113,9 +113,9 @@ class HfEncoder(ImageEncoder):
         """
         if self.layer is not None or (tuple(layers) == (-1,) and norm):
             return super().maps(pixels, layers, norm=norm)
-        return self._run_at(pixels, lambda pixels: self._inner_maps(pixels, layers, norm))
+        return self._run_at(pixels, lambda pixels: self._maps_of_blocks(pixels, layers, norm))
 
-    def _inner_maps(self, pixels: Tensor, layers: Sequence[int], norm: bool) -> list[TokenMaps]:
+    def _maps_of_blocks(self, pixels: Tensor, layers: Sequence[int], norm: bool) -> list[TokenMaps]:
         output, last_before_norm = self._run_watching_norm(pixels)
         last, hidden = self._last(output), output.hidden_states
         if not hidden:
@@ -237,7 +237,7 @@ def load(text: str, options: dict) -> ImageEncoder:
     except (FileNotFoundError, ConfigError):
         raise
     except Exception as error:  # transformers checks these files little: a wrong one fails anywhere
-        raise ConfigError(f"{name} cannot be read by transformers ({_first_line(error)})") from error
+        raise ConfigError(f"{name} cannot be read by transformers ({first_line(error)})") from error
     vision = getattr(config, "vision_config", config)
     if not hasattr(vision, "num_channels"):
         raise ConfigError(f"{name} is a {config.model_type} model, which sees no images")
@@ -279,9 +279,9 @@ def _read(source: str, name: str) -> Any:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise FileNotFoundError(f"{name}: no weights found ({_first_line(error)})") from error
+        raise FileNotFoundError(f"{name}: no weights found ({first_line(error)})") from error
     except Exception as error:  # from a wrong config.json as well
-        raise WeightsError(f"{name}: its weights cannot be read ({_first_line(error)})") from error
+        raise WeightsError(f"{name}: its weights cannot be read ({first_line(error)})") from error
     tower = getattr(model, "vision_model", model)
     prefix = "" if tower is model else "vision_model."
     unread = (f"{prefix}pooler.",) if _made_for_classifier(tower) else ()
@@ -328,7 +328,3 @@ def _config_size(config: Any) -> int:
     if isinstance(getattr(config, "num_patches", None), int):  # SigLIP 2 of variable aspect
         return round(config.num_patches**0.5) * config.patch_size
     return size[0] if size else 224
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -7,7 +7,7 @@ Letters: B images, S class and patch tokens, D width.
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
 from unic.method.tokens import TokenMaps, Tokens
-from unic.models.dense_utils import block_numbers
 from unic.models.encoder import ImageEncoder
 
 
@@ -51,25 +50,20 @@ class HubEncoder(ImageEncoder):
             f"nor get_intermediate_layers; wrap it in a hubconf.py of yours that has one"
         )
 
-    def maps(
-        self, pixels: Float[Tensor, "B 3 H W"], layers: Sequence[int] = (-1,), *, norm: bool = True
-    ) -> list[TokenMaps]:
-        """As `ImageEncoder.maps`; at other blocks than the last, and before the norm, in the manner of DINOv2 only."""
+    @property
+    def _num_blocks(self) -> int | None:
+        """None where get_intermediate_layers is not in the manner of DINOv2."""
         get_layers = getattr(self.model, "get_intermediate_layers", None)
         takes = inspect.signature(get_layers).parameters if get_layers else {}
-        last = tuple(layers) == (-1,) and norm
-        if self.layer is not None or last or not {"n", "return_class_token", "norm"} <= takes.keys():
-            return super().maps(pixels, layers, norm=norm)
-        numbers = block_numbers(layers, self._depth, self.name)
-        wanted = sorted(set(numbers))
-        found = self._run_at(
-            pixels,
-            lambda pixels: self.model.get_intermediate_layers(
-                pixels, wanted, return_class_token=True, norm=norm
-            ),
-        )
-        blocks = dict(zip(wanted, found, strict=True))
-        return [self._placed(Tokens(blocks[number][1], blocks[number][0]), pixels) for number in numbers]
+        reads_blocks = self.layer is None and {"n", "return_class_token", "norm"} <= takes.keys()
+        return self._depth if reads_blocks else None
+
+    def _inner_maps(self, pixels: Tensor, numbers: list[int], norm: bool) -> dict[int, TokenMaps]:
+        found = self.model.get_intermediate_layers(pixels, numbers, return_class_token=True, norm=norm)
+        return {
+            number: self._placed(Tokens(cls, patches), pixels)
+            for number, (patches, cls) in zip(numbers, found, strict=True)
+        }
 
     def reading(self) -> tuple:
         return (self.layer,)

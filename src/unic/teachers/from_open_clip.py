@@ -6,7 +6,7 @@ Letters: B images, N patches, D width, S class and patch tokens.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from unic.core.errors import ConfigError
 from unic.core.plugins import unknown
 from unic.method.tokens import TokenMaps, Tokens
-from unic.models.dense_utils import block_numbers
 from unic.models.encoder import ImageEncoder
 from unic.models.positions import Resampling, positions_of, resample_positions
 from unic.models.timm_encoder import TimmEncoder
@@ -59,19 +58,18 @@ class OpenClipEncoder(ImageEncoder):
             raise ConfigError(f"{self.name}: this tower pools its tokens into several, unic needs one CLS")
         return Tokens(cls, self._final_norm(tokens_BSD[:, 1:]))
 
-    def maps(
-        self, pixels: Float[Tensor, "B 3 H W"], layers: Sequence[int] = (-1,), *, norm: bool = True
-    ) -> list[TokenMaps]:
-        """As `ImageEncoder.maps`, at any blocks of a ViT; CLS is the class token unless the last map is read alone."""
-        if self.layer is not None or hasattr(self.model, "attnpool") or (tuple(layers) == (-1,) and norm):
-            return super().maps(pixels, layers, norm=norm)
-        numbers = block_numbers(layers, len(self.model.transformer.resblocks), self.name)
-        wanted = sorted(set(numbers))
-        blocks = dict(
-            zip(wanted, self._run_at(pixels, lambda pixels: self._outputs(pixels, wanted)), strict=True)
-        )
-        read = {number: self._final_norm(block) if norm else block for number, block in blocks.items()}
-        return [self._placed(Tokens(read[number][:, 0], read[number][:, 1:]), pixels) for number in numbers]
+    @property
+    def _num_blocks(self) -> int | None:
+        is_resnet = hasattr(self.model, "attnpool")
+        return None if self.layer is not None or is_resnet else len(self.model.transformer.resblocks)
+
+    def _inner_maps(self, pixels: Tensor, numbers: list[int], norm: bool) -> dict[int, TokenMaps]:
+        """CLS is the class token, also of the last block."""
+        maps = {}
+        for number, block in zip(numbers, self._outputs(pixels, numbers), strict=True):
+            tokens_BSD = self._final_norm(block) if norm else block
+            maps[number] = self._placed(Tokens(tokens_BSD[:, 0], tokens_BSD[:, 1:]), pixels)
+        return maps
 
     def reading(self) -> tuple:
         return (self.layer,)

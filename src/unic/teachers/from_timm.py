@@ -6,6 +6,7 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from unic.core.errors import first_line
 from unic.models.encoder import ImageEncoder
 from unic.models.positions import Positions, Resampling, positions_of
 from unic.models.timm_encoder import TimmEncoder, create_timm
@@ -23,7 +24,7 @@ def load(name: str, options: dict) -> ImageEncoder:
     except OSError as error:  # the hub client's errors for a missing network or file are OSErrors
         raise FileNotFoundError(
             f"timm:{name}: the pretrained weights are neither in the hub's cache nor can they be downloaded "
-            f"({str(error).splitlines()[0]}); use file:<path>?model={name} with a file you have"
+            f"({first_line(error)}); use file:<path>?model={name} with a file you have"
         ) from error
     native = positions_of(model.state_dict(), Resampling())
     if resampled:

@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 
-from unic.core.errors import ConfigError
+from unic.core.errors import ConfigError, first_line
 
 _ANSWER_SECONDS = 5
 
@@ -69,8 +69,7 @@ def without_bars() -> Iterator[None]:
 
 
 def _sentence(repo: str, name: str, reference: str, error: Exception) -> str:
-    said = (str(error).splitlines() or [type(error).__name__])[0]
     return (
-        f"{reference}: not in the hub's cache, and the hub gives no {name} of {repo} ({said}); "
+        f"{reference}: not in the hub's cache, and the hub gives no {name} of {repo} ({first_line(error)}); "
         f"check the name and the network, or download it elsewhere and give its path instead"
     )

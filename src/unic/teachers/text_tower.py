@@ -3,7 +3,6 @@
 Letters: n texts, B images, D width of CLS, E width of the common space.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
 from unic.core.rng import seeded_torch
+from unic.models.weights import hash_module
 from unic.teachers import TEACHERS, parse_reference
 from unic.teachers.from_open_clip import architecture, architecture_config, create_open_clip
 from unic.teachers.hf_download import hub_file
@@ -54,16 +54,8 @@ class TextTower(nn.Module):
 
     def fingerprint(self) -> str:
         """sha256 of what decides `encode`: the text tower's layers, their weights, and the tokenizer's length."""
-        facts = (
-            repr(self.model),
-            type(self.tokenizer).__name__,
-            getattr(self.tokenizer, "context_length", None),
-        )
-        digest = hashlib.sha256(repr(facts).encode())
-        for key, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        context_length = getattr(self.tokenizer, "context_length", None)
+        return hash_module(self.model, repr(self.model), type(self.tokenizer).__name__, context_length)
 
     @property
     def projection(self) -> Float[Tensor, "D E"] | None:

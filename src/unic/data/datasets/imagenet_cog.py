@@ -12,7 +12,7 @@ import numpy as np
 
 from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec
-from unic.data.datasets.readers import find_base, listed
+from unic.data.datasets.readers import explained, find_base, listed
 from unic.data.image_list import ImageList
 
 LEVELS_FILE, SPLIT_FILE = "cog_levels_mapping_file.pkl", "cog_concepts_split_file.pkl"
@@ -55,11 +55,8 @@ _ALLOWED = {
 
 
 def _read_pickle(path: Path) -> Any:
-    try:
-        with path.open("rb") as file:
-            return _Plain(file).load()
-    except Exception as error:  # a damaged pickle raises whatever it leads to
-        raise DataError(f"{path}: no readable pickle of lists and arrays ({error})") from error
+    with explained(path, "pickle of lists and arrays"), path.open("rb") as file:
+        return _Plain(file).load()
 
 
 for level, trainval in enumerate(_TRAINVAL, start=1):

@@ -1,8 +1,9 @@
 """What the readers share: finding a set's files in each layout it comes in, and reading them or saying why not."""
 
+import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,8 @@ def numbers_of(names: Iterable[str], classes: Sequence[str], source: Path) -> li
 
 def read_rows(path: Path, columns: int = 1) -> list[list[str]]:
     """The lines of a text file, cut at blanks into so many columns, of which the last one may hold blanks."""
-    try:
+    with explained(path, "text file"):
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: no readable text file ({error})") from error
     rows = [line.split(maxsplit=columns - 1) if columns > 1 else [line] for line in lines if line]
     for row in rows:
         if len(row) != columns:
@@ -122,12 +119,8 @@ def read_lines(path: Path) -> list[str]:
 
 def read_json(path: Path, *keys: str) -> Any:
     """The content of a JSON file: an object that has these keys."""
-    try:
+    with explained(path, "JSON file"):
         content = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: no readable JSON file ({error})") from error
     return _with_keys(path, content, keys)
 
 
@@ -135,13 +128,20 @@ def read_mat(path: Path, *keys: str) -> Any:
     """The arrays of a MATLAB file by name, without their axes of length 1; all of `keys` are in it."""
     from scipy.io import loadmat
 
-    try:
+    with explained(path, "MATLAB file"):
         content = loadmat(path, squeeze_me=True)
+    return _with_keys(path, content, keys)
+
+
+@contextlib.contextmanager
+def explained(path: Path, kind: str) -> Iterator[None]:
+    """For reading `path`: whatever is raised, and a damaged file may raise anything, becomes a DataError."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
-    except Exception as error:  # scipy's reader raises whatever a damaged file leads it to
-        raise DataError(f"{path}: no readable MATLAB file ({error})") from error
-    return _with_keys(path, content, keys)
+    except Exception as error:
+        raise DataError(f"{path}: no readable {kind} ({error})") from error
 
 
 def _with_keys(path: Path, content: Any, keys: Sequence[str]) -> Any:

@@ -3,22 +3,10 @@
 The default of 224 pixels is what its own evaluations use; any multiple of 14 goes (?image_size=518).
 """
 
-from typing import TYPE_CHECKING
-
+from unic.core.plugins import on_demand
 from unic.models.config import Resampling
 from unic.teachers import TEACHERS, TeacherSpec
 from unic.teachers.fetch import WeightsFile
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
-def convert(state: "dict[str, Tensor]") -> "dict[str, Tensor]":
-    """The same ViT under timm's names."""
-    from unic.models.dinov2_format import dinov2_to_timm
-
-    return dinov2_to_timm(state)
-
 
 for size, plain, with_registers in (
     ("small", 21_628_800, 21_629_952),
@@ -37,7 +25,7 @@ for size, plain, with_registers in (
                 weights=WeightsFile(
                     name=file, url=f"https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{size[0]}14/{file}"
                 ),
-                convert=convert,
+                convert=on_demand("unic.models.dinov2_format:dinov2_to_timm"),
                 parameters=parameters,
                 # dinov2/hub/backbones.py: interpolate_antialias and interpolate_offset
                 positions=Resampling(antialias=True)

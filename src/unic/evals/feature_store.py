@@ -28,6 +28,7 @@ from torch import Tensor
 from unic.core import distributed
 from unic.core.errors import DataError
 from unic.core.files import MANIFEST, TEMPORARY, read_lines, remove_folder, write_atomically, write_json
+from unic.evals.artifact_cache import content_key
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class OnDisk:
         per_shard: int | None = None,
     ):
         self.done: frozenset[range] = frozenset()
-        self.key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        self.key = content_key(facts)
         self.folder = root / self.key
         self._part = root / f"{TEMPORARY}{self.key}"
         self._facts = facts

@@ -8,7 +8,6 @@ Letters: Q test images, K classes, U different names, D width of CLS, E width of
 
 import dataclasses
 import hashlib
-import json
 import logging
 from collections.abc import Collection, Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from unic.core.errors import ConfigError, WeightsError
 from unic.core.plugins import unknown
 from unic.core.progress import with_progress
 from unic.core.results import Result
-from unic.evals.artifact_cache import load_artifact, save_artifact
+from unic.evals.artifact_cache import content_key, load_artifact, save_artifact
 from unic.evals.eval_data import EvalData
 from unic.evals.prompts import class_names, templates
 from unic.evals.protocols.zero_shot import ZeroShotConfig
@@ -116,11 +115,7 @@ def class_embeddings(
         "sentences": hashlib.sha256("\n".join([str(len(words)), *sentences]).encode()).hexdigest(),
         "matmul": torch.get_float32_matmul_precision(),
     }
-    folder = (
-        cache / "texts" / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        if cache
-        else None
-    )
+    folder = cache / "texts" / content_key(facts) if cache else None
     what = "embeddings of texts are"
     texts = load_artifact(folder, what, partial(_read_texts, num_names=len(words))) if folder else None
     if texts is None:

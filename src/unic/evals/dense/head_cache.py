@@ -1,7 +1,5 @@
 """A head that learns once: found in the cache, or learned and kept there."""
 
-import hashlib
-import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,7 +12,7 @@ from torch import Tensor, nn
 
 from unic.core.errors import WeightsError
 from unic.data.worker_processes import auto_workers
-from unic.evals.artifact_cache import load_artifact, save_artifact
+from unic.evals.artifact_cache import content_key, load_artifact, save_artifact
 from unic.evals.dense.crop_batches import keys_of_step
 from unic.evals.dense.crop_feature_store import store_crops
 from unic.evals.dense.task import DenseTask
@@ -106,7 +104,7 @@ def _key(task: DenseTask) -> str:
         **({"views": config.views, "bits": config.bits} if config.mode == "fast" else {}),
         **task.head_facts,
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return content_key(facts)
 
 
 def _put_into(head: nn.Module, tensors: dict[str, Tensor], _: Any) -> bool:

@@ -26,7 +26,7 @@ import tyro
 import unic
 from unic.data.folders import scan_folder
 from unic.data.image_list import ImageList
-from unic.evals.features import extract_together
+from unic.evals.features import extract
 from unic.models.timm_encoder import TimmEncoder
 
 
@@ -55,7 +55,7 @@ def main(options: Options) -> None:
     ]
 
     def run(some: list[TimmEncoder], cache: Path | None = None) -> None:
-        extract_together(
+        extract(
             some,
             images,
             device=device,

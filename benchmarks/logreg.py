@@ -162,7 +162,7 @@ def image_features(root: Path) -> dict[tuple[str, str], Tensor]:
         pool[split, "labels"] = torch.from_numpy(labels[rows])
         for name in ("efficientnet_lite0", "efficientnet_lite1"):
             encoder = unic.load(f"{name}?image_size=96")
-            features = extract(encoder, images, device=torch.device("cpu"), cache_root=cache_dir())
+            (features,) = extract([encoder], images, device=torch.device("cpu"), cache_root=cache_dir())
             pool[split, name] = features["cls"]
     return pool
 

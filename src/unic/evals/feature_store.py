@@ -67,6 +67,16 @@ def shards_of(num_images: int, per_shard: int | None = None) -> list[range]:
     return [range(start, min(start + step, num_images)) for start in range(0, num_images, step)]
 
 
+def batches_of(shards: Iterable[range], batch_size: int) -> list[range]:
+    """The positions of the shards in batches, none of which reaches over the end of a shard.
+
+    So they are the same, whichever process computes a shard, and after a kill.
+    """
+    return [
+        shard[start : start + batch_size] for shard in shards for start in range(0, len(shard), batch_size)
+    ]
+
+
 class InMemory:
     """Features that are not kept for next time. Every process comes to hold all of them."""
 
@@ -261,7 +271,7 @@ def locked(stored: Sequence[OnDisk]) -> Iterator[None]:
     Raises OSError where a lock cannot be written.
     """
     # In the same order everywhere, so that no two jobs wait for each other.
-    locks = [FileLock(place.folder.with_name(f"{place.key}.lock")) for place in sorted(stored, key=_key)]
+    locks = [FileLock(path) for path in sorted(place.folder.with_suffix(".lock") for place in stored)]
     try:
         for lock in locks:
             while not distributed.run_on_rank0(partial(_acquired, lock)):
@@ -270,10 +280,6 @@ def locked(stored: Sequence[OnDisk]) -> Iterator[None]:
     finally:
         for lock in locks:
             lock.release()
-
-
-def _key(stored: OnDisk) -> str:
-    return stored.key
 
 
 def _acquired(lock: FileLock) -> bool:

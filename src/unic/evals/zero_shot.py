@@ -51,7 +51,7 @@ def zero_shot_results(encoder: Encoder, data: EvalData, config: ZeroShotConfig) 
     space = spaces[reference]()
     _check_width(space, tower, reference)
     texts = class_embeddings(tower, names, reference=reference, cache=data.cache).to(data.device)
-    answered = data if space is encoder else data.with_encoder(space.to(data.device))
+    answered = data if space is encoder else dataclasses.replace(data, encoder=space.to(data.device))
     features = answered.features("test").to(data.device)
     accuracies = data.accuracies(partial(zero_shot_scores, texts=texts, tower=tower), features)
     results = [

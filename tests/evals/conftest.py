@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ class MeanColour(nn.Module):
     """Mean colour as CLS, colours of the quarters as patches; counts its calls and remembers its mode."""
 
     name = "mean-colour"
+    spaces: ClassVar = {}
     dim = 3
     patch_dim = 3
     patch_size = 4

@@ -12,8 +12,7 @@ from safetensors.torch import save_file
 from unic.core.errors import DataError, WeightsError
 from unic.data.datasets import DATASETS
 from unic.data.dense.annotations import Depths
-from unic.evals.dense.depth_head import DepthHead, layers_for, read_depth_head
-from unic.evals.dense.depth_loss import sig_loss
+from unic.evals.dense.depth_head import DepthHead, layers_for, read_depth_head, sig_loss
 from unic.evals.dense.depth_metrics import DepthMetrics
 from unic.evals.dense.lr_schedules import cosine, one_cycle_momentum, poly
 from unic.method.tokens import TokenMaps

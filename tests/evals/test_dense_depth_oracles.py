@@ -9,8 +9,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, PolynomialLR
 
 from unic.core.errors import WeightsError
 from unic.data.dense.annotations import Depths
-from unic.evals.dense.depth_head import DepthHead, layers_for, read_depth_head
-from unic.evals.dense.depth_loss import sig_loss
+from unic.evals.dense.depth_head import DepthHead, layers_for, read_depth_head, sig_loss
 from unic.evals.dense.depth_metrics import DepthMetrics
 from unic.evals.dense.lr_schedules import cosine, one_cycle_momentum, poly
 from unic.method.tokens import TokenMaps

@@ -5,6 +5,7 @@ import os
 import random
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import launch
 import numpy as np
@@ -249,6 +250,7 @@ class Noted(torch.nn.Module):
     """
 
     name = "noted"
+    spaces: ClassVar = {}
     dim = 16
     patch_dim = 24
     patch_size = 4

@@ -44,11 +44,10 @@ def zero_shot_results(encoder: Encoder, data: EvalData, config: ZeroShotConfig) 
     Where only some classes count in the test set, also the top-1 among all classes. The results are the encoder's,
     under the fingerprint of what answered; of a student with several such heads, those of `<student>@<teacher>`.
     """
-    spaces = getattr(encoder, "spaces", {})
-    reference = choose_teacher(spaces, config.teacher, encoder.name)
+    reference = choose_teacher(encoder.spaces, config.teacher, encoder.name)
     names, origin = class_names(data.name, data.classes, config.names)
     tower = load_text_tower(reference).to(data.device)
-    space = spaces[reference]()
+    space = encoder.spaces[reference]()
     _check_width(space, tower, reference)
     texts = class_embeddings(tower, names, reference=reference, cache=data.cache).to(data.device)
     answered = data if space is encoder else dataclasses.replace(data, encoder=space.to(data.device))
@@ -58,7 +57,7 @@ def zero_shot_results(encoder: Encoder, data: EvalData, config: ZeroShotConfig) 
         answered.result("zero-shot", metric, value, protocol=f"{PROTOCOL} {origin}".strip())
         for metric, value in accuracies.items()
     ]
-    if len(_with_texts(spaces)) > 1:
+    if len(_with_texts(encoder.spaces)) > 1:
         return results
     return [dataclasses.replace(result, model=encoder.name) for result in results]
 

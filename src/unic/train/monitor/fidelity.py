@@ -131,12 +131,12 @@ class Fidelity:
     def _features(self, number: int, batch: Batch) -> dict[str, Tokens]:
         """The teachers' features as they are before standardising, whose statistics move."""
         if number in self._kept:
-            return {name: _to(tokens, self._context.device) for name, tokens in self._kept[number].items()}
+            return {name: tokens.to(self._context.device) for name, tokens in self._kept[number].items()}
         features = self._context.teachers(batch)
         size = sum(x.nbytes for tokens in features.values() for x in (tokens.cls, tokens.patches))
         if self._bytes_kept + size <= _MAX_KEPT:
             self._bytes_kept += size
-            self._kept[number] = {name: _to(tokens, torch.device("cpu")) for name, tokens in features.items()}
+            self._kept[number] = {name: tokens.to(torch.device("cpu")) for name, tokens in features.items()}
         return features
 
     def _record(
@@ -274,7 +274,3 @@ def _read(context: RunContext) -> _Fixed:
 
 def _rank(features: Float[Tensor, "M D"]) -> float:
     return effective_rank(features) if features.isfinite().all() else torch.nan
-
-
-def _to(tokens: Tokens, device: torch.device) -> Tokens:
-    return Tokens(tokens.cls.to(device), tokens.patches.to(device))

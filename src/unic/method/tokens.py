@@ -87,11 +87,13 @@ class Encoder(Protocol):
     """
 
     name: str
-    spaces: Mapping[str, Callable[[], "Encoder"]]
     dim: int
     patch_dim: int
     patch_size: int
     image_size: int
+
+    @property
+    def spaces(self) -> Mapping[str, Callable[[], "DenseEncoder"]]: ...
 
     def __call__(self, images: Pixels) -> Tokens: ...
 
@@ -119,6 +121,8 @@ class DenseEncoder(Encoder, Protocol):
     ) -> list[TokenMaps]: ...
 
     def eval(self) -> "DenseEncoder": ...
+
+    def to(self, device: torch.device) -> "DenseEncoder": ...
 
 
 @runtime_checkable

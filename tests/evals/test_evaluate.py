@@ -117,13 +117,6 @@ def test_two_evaluations_share_the_features(encoder, root, cpu, tmp_path):
     assert encoder.calls == 2  # one batch of training images, one of test images
 
 
-def test_the_cache_is_used_between_evaluations(encoder, root, cpu, tmp_path):
-    first = run(encoder, root, cpu, cache=tmp_path / "cache")
-    calls = encoder.calls
-    assert run(encoder, root, cpu, cache=tmp_path / "cache")[0].value == first[0].value
-    assert encoder.calls == calls
-
-
 def test_the_first_k_is_reported_first_and_another_temperature_is_named(encoder, root, cpu):
     options = options_type()(workers=0, knn=KnnConfig(ks=(7, 2), temperature=0.5))
     results = run(encoder, root, cpu, options=options)

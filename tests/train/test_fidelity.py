@@ -292,9 +292,7 @@ def test_two_processes_see_the_same_as_one(looking, run, config, change, classes
     """11 images with classes are 6 and 5 on two processes, in batches of 4 or 2."""
     looking = change(looking, {"data": {"val_root": (str(classes),)}, "log": {"fidelity_every": 0.5}})
     assert run(looking, tmp_path / "alone")
-    words = ["distill", config(looking), "--out", str(tmp_path / "ranks"), "--device", "cpu"]
-    codes = launch.finish(*launch.ranks(2, words, tmp_path / "log"))
-    assert codes == [0, 0], (tmp_path / "log").read_text()
+    launch.distill_on_ranks(2, config(looking), tmp_path / "ranks")
     one, other = metrics(tmp_path / "alone"), metrics(tmp_path / "ranks")
     for a, b in zip(one, other, strict=True):
         assert of_fidelity(a) == pytest.approx(of_fidelity(b), rel=1e-4, abs=1e-6)
@@ -313,9 +311,7 @@ def test_more_processes_than_images_wait_for_each_other(looking, config, change,
         looking,
         {"data": {"val_root": (str(classes),)}, "log": {"fidelity_images": 1, "fidelity_every": 0.5}},
     )
-    words = ["distill", config(few), "--out", str(tmp_path / "run"), "--device", "cpu"]
-    codes = launch.finish(*launch.ranks(2, words, tmp_path / "log"))
-    assert codes == [0, 0], (tmp_path / "log").read_text()
+    launch.distill_on_ranks(2, config(few), tmp_path / "run")
     record = metrics(tmp_path / "run")[-1]
     assert record["fidelity/rank/cls"] == 0  # one image has no spread
     assert alarms(tmp_path / "run") == []

@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -41,23 +41,6 @@ _DTYPES = {torch.float32: "<f4", torch.uint8: "|u1"}
 _SECONDS_BETWEEN_TRIES = 30.0  # processes of one job must hear from each other while one waits for a lock
 
 
-class Place(Protocol):
-    """Where the features of one encoder and kind of token go. All processes of a job call its methods together.
-
-    done: the shards that need not be computed.
-    """
-
-    done: frozenset[range]
-
-    def add(self, shard: range, rows: Float[Tensor, "S D"]) -> None:
-        """Keeps the features of one shard; called by one process, which must be the only one for that shard."""
-        ...
-
-    def complete(self) -> Float[Tensor, "M D"]:
-        """All features, on the CPU, once every shard was added somewhere."""
-        ...
-
-
 def shards_of(num_images: int, per_shard: int | None = None) -> list[range]:
     """Consecutive positions; they depend on no number of processes, and so neither do batches cut out of them.
 
@@ -78,7 +61,10 @@ def batches_of(shards: Iterable[range], batch_size: int) -> list[range]:
 
 
 class InMemory:
-    """Features that are not kept for next time. Every process comes to hold all of them."""
+    """Features that are not kept for next time. Every process comes to hold all of them.
+
+    All processes of a job call the methods together, as those of `OnDisk`. done: shards that need not be computed.
+    """
 
     def __init__(self, num_images: int, width: int, device: torch.device):
         self.done: frozenset[range] = frozenset()
@@ -86,9 +72,11 @@ class InMemory:
         self._features = torch.zeros(num_images, width)
 
     def add(self, shard: range, rows: Float[Tensor, "S D"]) -> None:
+        """Called by one process, which must be the only one for that shard."""
         self._features[shard.start : shard.stop] = rows
 
     def complete(self) -> Float[Tensor, "M D"]:
+        """All features, on the CPU, once every shard was added somewhere."""
         if distributed.world_size() > 1:
             for shard in shards_of(len(self._features)):
                 # Added as integers: those of all other processes are 0, so that every bit arrives as it was.
@@ -262,6 +250,10 @@ class OnDisk:
         self._part.rename(self.folder)
         for file in files:
             (self.folder / file.name).unlink(missing_ok=True)
+
+
+Place = InMemory | OnDisk
+"""Where the features of one encoder and kind of token go."""
 
 
 @contextlib.contextmanager

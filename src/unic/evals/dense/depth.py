@@ -1,6 +1,5 @@
 """Depth of every pixel with a linear head on a frozen encoder (DINOv2's protocol on NYU Depth v2, as UNIC uses it).
 
-`exact` makes new crops for every step, as published; `fast` learns from the features of a fixed number of crops.
 Letters: B pictures, H W pixels.
 """
 

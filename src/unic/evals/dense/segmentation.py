@@ -1,6 +1,5 @@
 """Semantic segmentation with a linear head on a frozen encoder (DINOv2's protocol on ADE20K, as UNIC uses it, Sec. 4).
 
-`exact` makes new crops for every step, as published; `fast` learns from the features of a fixed number of crops.
 Letters: B pictures, K classes, H W pixels, h w grid.
 """
 

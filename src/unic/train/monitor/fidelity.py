@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from unic.core import distributed, rng
-from unic.data.eval_loader import evaluation_batches
 from unic.data.sources import Sources
 from unic.method.feature_metrics import effective_rank
 from unic.method.tokens import Batch, Pixels, Tokens
@@ -95,16 +94,10 @@ class Fidelity:
             for token, width in zip(("cls", "patches"), widths, strict=True)
         }
         dim, num_places = state.student.encoder.dim, fixed.places.shape[1]
-        rows = {
-            "seen": torch.zeros(num_images, device=device),
-            "cls": torch.zeros(num_images, dim, device=device),
-            "patches": torch.zeros(num_images, num_places, dim, device=device),
-        }
+        shapes: dict[str, tuple[int, ...]] = {"seen": (), "cls": (dim,), "patches": (num_places, dim)}
         if with_teachers:
-            rows |= {
-                f"teacher {name}": torch.zeros(num_images, widths.cls, device=device)
-                for name, widths in context.teachers.dims.items()
-            }
+            shapes |= {f"teacher {name}": (widths.cls,) for name, widths in context.teachers.dims.items()}
+        rows = {name: torch.zeros(num_images, *shape, device=device) for name, shape in shapes.items()}
         state.student.eval()
         for number, batch in enumerate(fixed.batches):
             batch = batch.to(device)
@@ -257,15 +250,7 @@ def _read(context: RunContext) -> _Fixed:
     classes = folder_classes(sources, roots)
     chosen = choose_images(len(sources), classes, cfg.log.fidelity_images, cfg.seed)
     paths = sources.paths()
-    batches = evaluation_batches(
-        [paths[position] for position in chosen],
-        cfg.data.views.image_size,
-        batch_size=context.micro_batch,
-        rank=distributed.rank(),
-        world=distributed.world_size(),
-        workers=context.workers,
-        on_bad="skip",
-    )
+    batches = context.plain_batches([paths[position] for position in chosen])
     num_patches = context.teachers.grid[0] * context.teachers.grid[1]
     draws = rng.generator(cfg.seed, "fidelity patches").random((len(chosen), num_patches))
     labels = None if classes is None else np.unique(np.array(classes)[chosen], return_inverse=True)[1]

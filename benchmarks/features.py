@@ -19,6 +19,7 @@ from common import machine, medians, report
 from unic.data.folders import scan_folder
 from unic.data.image_list import ImageList
 from unic.evals.features import extract
+from unic.evals.registry import EvalOptions
 from unic.models.timm_encoder import TimmEncoder
 
 
@@ -46,15 +47,10 @@ def main(options: Options) -> None:
         for name, size in zip(options.models, options.sizes, strict=True)
     ]
 
+    settings = EvalOptions(batch_size=options.batch_size, workers=options.workers)
+
     def run(some: list[TimmEncoder], cache: Path | None = None) -> None:
-        extract(
-            some,
-            images,
-            device=device,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            cache_root=cache,
-        )
+        extract(some, images, settings, device=device, cache_root=cache)
 
     with tempfile.TemporaryDirectory() as folder:
         works = {

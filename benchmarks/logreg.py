@@ -37,6 +37,7 @@ from unic.evals.linear.trainval_split import split_trainval
 from unic.evals.logreg import scikit_learn
 from unic.evals.logreg_fast import FAST
 from unic.evals.protocols.logreg import LogregConfig
+from unic.evals.registry import EvalOptions
 
 SHAPES = {"pets": (3680, 37), "flowers": (2040, 102), "dtd": (3760, 47), "aircraft": (6667, 100)}
 NUM_TEST = 5000
@@ -146,7 +147,9 @@ def image_features(root: Path) -> dict[tuple[str, str], Tensor]:
         pool[split, "labels"] = torch.from_numpy(labels[rows])
         for name in ("efficientnet_lite0", "efficientnet_lite1"):
             encoder = unic.load(f"{name}?image_size=96")
-            (features,) = extract([encoder], images, device=torch.device("cpu"), cache_root=cache_dir())
+            (features,) = extract(
+                [encoder], images, EvalOptions(), device=torch.device("cpu"), cache_root=cache_dir()
+            )
             pool[split, name] = features["cls"]
     return pool
 

@@ -89,13 +89,12 @@ class EvalData:
     def features(self, split: Literal["train", "test"], token: Token = "cls") -> Float[Tensor, "M D"]:
         """float32 features of all images of a split, in the order of its ImageList, on the CPU."""
         if (split, token) not in self._features:
+            images = self._images(split)
             (features,) = extract(
                 [self.encoder],
-                self._images(split),
+                images,
+                self.options,
                 device=self.device,
-                batch_size=self.options.batch_size,
-                workers=self.options.workers,
-                precision=self.options.precision,
                 cache_root=self.cache,
                 tokens=(token,),
             )

@@ -110,15 +110,7 @@ def compute_features(request: EvaluationRequest, *, device: torch.device) -> Non
             ]
             for splits in splits_for(dataset, request.roots, chosen, options).values():
                 for images in filter(None, (splits.train, splits.test)):
-                    extract(
-                        encoders,
-                        images,
-                        device=device,
-                        batch_size=options.batch_size,
-                        workers=options.workers,
-                        precision=options.precision,
-                        cache_root=cache_dir(),
-                    )
+                    extract(encoders, images, options, device=device, cache_root=cache_dir())
 
 
 def mean_log_odds(results: Sequence[StoredResult]) -> list[StoredResult]:

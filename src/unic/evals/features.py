@@ -25,7 +25,7 @@ from unic.data.eval_loader import evaluation_views
 from unic.data.image_list import ImageList
 from unic.data.worker_processes import auto_workers
 from unic.evals.feature_store import InMemory, OnDisk, Place, batches_of, locked, shards_of
-from unic.evals.registry import Precision
+from unic.evals.registry import EvalOptions, Precision
 from unic.method.tokens import Batch, Encoder, Tokens
 
 log = logging.getLogger(__name__)
@@ -64,17 +64,16 @@ class _Part(NamedTuple):
 def extract(
     encoders: Sequence[Encoder],
     images: ImageList,
+    options: EvalOptions,
     *,
     device: torch.device,
-    batch_size: int = 256,
-    workers: int | None = None,
-    precision: Precision = "fp32",
     cache_root: Path | None = None,
     tokens: Sequence[Token] = ("cls",),
 ) -> list[dict[Token, Float[Tensor, "M _"]]]:
     """Features of all images through each encoder; every image is decoded once for all of them.
 
     encoders: on `device` already; used in eval mode, and left in the mode they were in.
+    options: their batch size, number of workers and precision count here.
     cache_root: features are kept in, and read by memory map from, cache_root/features, which all processes of a job
       must share; what an extraction that was cut short had finished is used. None neither reads nor writes.
     The processes of a job share the work, and each gets all features; their number changes no bit.
@@ -82,19 +81,12 @@ def extract(
     """
     if not len(images):
         raise DataError(f"{images.name}: no images to encode")
-    encode = partial(
-        _encode,
-        images,
-        device=device,
-        batch_size=batch_size,
-        workers=auto_workers() if workers is None else workers,
-        precision=precision,
-    )
+    encode = partial(_encode, images, options, device)
     wanted = list(itertools.product(encoders, tokens))
     if cache_root is None:
         features = encode(_in_memory(wanted, len(images), device))
     else:
-        facts = distributed.run_on_rank0(partial(_identities, wanted, images, precision))
+        facts = distributed.run_on_rank0(partial(_identities, wanted, images, options.precision))
         stored = [
             OnDisk(cache_root / "features", about, len(images), _KINDS[token].width(encoder))
             for (encoder, token), about in zip(wanted, facts, strict=True)
@@ -145,13 +137,7 @@ def _through_cache(
 
 
 def _encode(
-    images: ImageList,
-    parts: Sequence[_Part],
-    *,
-    device: torch.device,
-    batch_size: int,
-    workers: int,
-    precision: Precision,
+    images: ImageList, options: EvalOptions, device: torch.device, parts: Sequence[_Part]
 ) -> list[Tensor]:
     """Computes what the parts lack: on each process some of the shards, and of each image all that is lacking."""
     rank, world = distributed.rank(), distributed.world_size()
@@ -159,9 +145,10 @@ def _encode(
         shard for shard in shards_of(len(images)) if any(shard not in part.place.done for part in parts)
     ]
     mine = shards[rank::world]
-    positions = [np.asarray(batch) for batch in batches_of(mine, batch_size)]
+    positions = [np.asarray(batch) for batch in batches_of(mine, options.batch_size)]
     encoders = list({id(part.encoder): part.encoder for part in parts}.values())
     sizes = sorted({encoder.image_size for encoder in encoders})
+    workers = auto_workers() if options.workers is None else options.workers
     views = evaluation_views(images, sizes, positions, workers=workers, pin_memory=device.type != "cpu")
     num_left = sum(len(shard) for shard in mine)
     what = f"{', '.join(encoder.name for encoder in encoders)}  {images.name}"
@@ -179,7 +166,7 @@ def _encode(
             shard = mine[number] if number < len(mine) else range(0)
             lacking = [part for part in parts if shard not in part.place.done]
             distributed.run_on_all_ranks(
-                partial(_encode_shard, shard, lacking, steps, images, device, precision)
+                partial(_encode_shard, shard, lacking, steps, images, device, options.precision)
             )
     assert next(steps, None) is None, "evaluation_views gave other images than those of the shards"
     return [part.place.complete() for part in parts]

@@ -10,6 +10,7 @@ from small_runs import changed, small_recipe, write_photos
 
 from unic.core.config import to_dict
 from unic.train import loop
+from unic.train.async_scalars import AsyncScalars
 from unic.train.loop import train
 from unic.train.recipe import Recipe
 
@@ -50,6 +51,27 @@ def bad_gradient(monkeypatch):
         monkeypatch.setattr(loop, "build_run", build_run)
 
     return at
+
+
+class Late(AsyncScalars):
+    """On a CPU, and yet one step behind, as on an accelerator."""
+
+    def __init__(self, device: torch.device):
+        super().__init__(device)
+        self._lag = 1
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> type[AsyncScalars]:
+    monkeypatch.setattr(loop, "AsyncScalars", Late)
+    return Late
+
+
+@pytest.fixture(params=["at once", "a step late"])
+def when_known(request: pytest.FixtureRequest) -> None:
+    """What a run learns of its steps, it learns at once or a step late."""
+    if request.param == "a step late":
+        request.getfixturevalue("late")
 
 
 @pytest.fixture

@@ -36,9 +36,8 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Roots:
         squares(tmp_path / "in1k" / split / blue, (20, 40, 220), number)
         squares(tmp_path / "in1k" / split / bluish, (20, 110, 150), number)
     squares(tmp_path / "imagenet_r" / red, (200, 40, 40), 2)
-    squares(
-        tmp_path / "imagenet_r" / blue, (20, 110, 150), 3
-    )  # a rendition that the third class resembles most
+    # A rendition that the third class resembles most.
+    squares(tmp_path / "imagenet_r" / blue, (20, 110, 150), 3)
     return Roots(tmp_path)
 
 

@@ -279,12 +279,8 @@ def test_the_teacher_whose_projectors_are_taken_away_is_left_behind_once(
     monkeypatch.setattr(loop.Fidelity, "measure", measure)
     assert run(looking, tmp_path / "run")
     (line,) = alarms(tmp_path / "run")
-    assert (line["step"], line["alarm"], line["teacher"], line["token"]) == (
-        2,
-        "behind",
-        "test_convnext",
-        "cls",
-    )
+    found = line["step"], line["alarm"], line["teacher"], line["token"]
+    assert found == (2, "behind", "test_convnext", "cls")
     assert "test_convnext is left behind" in caplog.text
 
 

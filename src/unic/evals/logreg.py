@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unic.evals.linear.classifier import Classifier, ProbeProblem, Solver
 from unic.evals.linear.hyperparameter_search import Params, search
-from unic.evals.linear.sgd import fit_heads
+from unic.evals.linear.sgd import Heads, fit_heads
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +62,7 @@ def solve_large(problem: ProbeProblem, *, at_once: int = 1) -> Classifier:
         record=problem.record,
         at_once=at_once,
     )
-    heads = fit_heads(
-        problem.features,
-        problem.labels,
-        problem.num_classes,
-        rates=[best["rate"]],
-        decays=[best["decay"]],
-        seed=problem.seed,
-    )
+    heads = _sgd_heads(problem, [best], slice(None))
     return Classifier(heads.weight[0], heads.bias[0], unit_length=True, settings=best, held_out=value)
 
 
@@ -97,16 +90,20 @@ def scikit_learn(
     return weight, bias
 
 
-def _sgd_accuracies(problem: ProbeProblem, trials: Sequence[Params]) -> list[float]:
-    """Held-out accuracy of some trials, trained in one pass over the features."""
-    heads = fit_heads(
-        problem.features[problem.train],
-        problem.labels[problem.train],
+def _sgd_heads(problem: ProbeProblem, trials: Sequence[Params], rows: Int64[Tensor, " T"] | slice) -> Heads:
+    """Classifiers of these rows with the settings of some trials, in one pass over the features."""
+    return fit_heads(
+        problem.features[rows],
+        problem.labels[rows],
         problem.num_classes,
         rates=[trial["rate"] for trial in trials],
         decays=[trial["decay"] for trial in trials],
         seed=problem.seed,
     )
+
+
+def _sgd_accuracies(problem: ProbeProblem, trials: Sequence[Params]) -> list[float]:
+    heads = _sgd_heads(problem, trials, problem.train)
     for trial, finite in zip(trials, heads.finite, strict=True):
         if not finite:
             log.info("rate %.3g: the loss became infinite; the trial ends there", trial["rate"])

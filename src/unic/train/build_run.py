@@ -181,9 +181,8 @@ def resume(context: RunContext, state: TrainState) -> None:
     found = distributed.run_on_rank0(lambda: load_checkpoint(context.run.checkpoints, state, set_aside=True))
     if found is None:
         return
-    if (
-        not distributed.is_main()
-    ):  # the main process has set aside what is damaged; the newest one left is its own
+    if not distributed.is_main():
+        # The main process has set aside what is damaged; the newest one left is its own.
         load_checkpoint(context.run.checkpoints, state, set_aside=False)
     _check_same(found, context.identity)
     log.info("resuming at step %d of %d", state.step, context.num_steps)

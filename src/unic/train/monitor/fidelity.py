@@ -182,7 +182,7 @@ def comparison(output: Float[Tensor, "M E"], target: Float[Tensor, "M E"]) -> Fl
 
 
 def explained_and_cosine(sums: Float64[Tensor, " S"]) -> tuple[float, float]:
-    """Share of the target's variance explained (as `measures.explained_variance`), and mean cosine similarity."""
+    """Share of the target's variance explained (`feature_metrics.explained_variance`), and mean cosine similarity."""
     sums = sums.cpu()
     count, missed, cosine, squares = sums[:4].tolist()
     total = squares - (sums[4:].square().sum() / count).item()

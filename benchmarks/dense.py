@@ -9,20 +9,16 @@ for them; with more steps its share of that is smaller. Processor time is what o
 import dataclasses
 import json
 import logging
-import os
-import platform
 import statistics
-import subprocess
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
+from common import machine, timed
 
-import unic
 from unic.data.datasets import Roots
 from unic.evals.evaluate import evaluate
 from unic.evals.protocols.segmentation import SegmentationConfig
@@ -64,12 +60,7 @@ def main(options: Options) -> None:
                 else {"miou_off": round(fast - exact, 2)}
             )
         print(json.dumps(report))
-    machine = f"{platform.machine()} {os.cpu_count()} processors, {torch.get_num_threads()} threads"
-    print(
-        json.dumps(
-            {"machine": machine, "device": options.device, "torch": torch.__version__, "commit": commit()}
-        )
-    )
+    print(json.dumps({**machine(), "device": options.device}))
 
 
 def measured(
@@ -77,25 +68,14 @@ def measured(
 ) -> dict[str, float]:
     """Seconds of one evaluation that finds nothing kept, and its mIoU in percent."""
     settings = options_type()(workers=0, segmentation=config)  # type: ignore[call-arg]
-    start, processor = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as cache:
-        results = evaluate(
-            encoder, "segmentation_folder", Roots(options.root), ["segmentation"], settings,
-            cache=Path(cache), device=device,
+        results, seconds, processor_seconds = timed(
+            lambda: evaluate(
+                encoder, "segmentation_folder", Roots(options.root), ["segmentation"], settings,
+                cache=Path(cache), device=device,
+            )
         )  # fmt: skip
-    return {
-        "seconds": time.perf_counter() - start,
-        "processor_seconds": time.process_time() - processor,
-        "miou": results[0].value,
-    }
-
-
-def commit() -> str:
-    folder = Path(unic.__file__).parent
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True
-    )
-    return found.stdout.strip() or "unknown"
+    return {"seconds": seconds, "processor_seconds": processor_seconds, "miou": results[0].value}
 
 
 if __name__ == "__main__":

@@ -7,26 +7,19 @@ networks are timm's with random weights, whose speed is that of trained ones. Ro
 counts: other work on the machine disturbs both sides alike, so only the ratios mean something.
 """
 
-import json
-import os
-import platform
-import statistics
-import subprocess
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
 import tyro
+from common import machine, medians, report
 
-import unic
 from unic.data.folders import scan_folder
 from unic.data.image_list import ImageList
-from unic.evals.features import extract_together
+from unic.evals.features import extract
+from unic.evals.registry import EvalOptions
 from unic.models.timm_encoder import TimmEncoder
 
 
@@ -54,66 +47,31 @@ def main(options: Options) -> None:
         for name, size in zip(options.models, options.sizes, strict=True)
     ]
 
-    def run(some: list[TimmEncoder], cache: Path | None = None) -> None:
-        extract_together(
-            some,
-            images,
-            device=device,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            cache_root=cache,
-        )
+    settings = EvalOptions(batch_size=options.batch_size, workers=options.workers)
 
-    def alone() -> None:
-        for encoder in encoders:
-            run([encoder])
+    def run(some: list[TimmEncoder], cache: Path | None = None) -> None:
+        extract(some, images, settings, device=device, cache_root=cache)
 
     with tempfile.TemporaryDirectory() as folder:
-        rounds = iter(range(options.rounds + 1))
-        times = medians(
-            options.rounds,
-            together=lambda: run(encoders),
-            alone=alone,
-            first=lambda: run(encoders, Path(folder) / str(next(rounds))),
-            # The newest of the rounds' caches: the one that "first" has just filled.
-            again=lambda: run(encoders, max(Path(folder).iterdir(), key=lambda path: int(path.name))),
-        )
-    print(
-        json.dumps(
-            {
-                "machine": f"{platform.machine()} {os.cpu_count()} processors, {torch.get_num_threads()} threads",
-                "device": options.device,
-                "torch": torch.__version__,
-                "commit": commit(),
-                "images": len(images),
-                "encoders": dict(zip(options.models, options.sizes, strict=True)),
-                "seconds": {name: round(seconds, 3) for name, seconds in times.items()},
-                "alone / together": round(times["alone"] / times["together"], 2),
-                "first / again": round(times["first"] / times["again"], 1),
-                "first / together": round(times["first"] / times["together"], 3),
-            },
-            indent=2,
-        )
-    )
-
-
-def medians(num_rounds: int, **works: Callable[[], Any]) -> dict[str, float]:
-    """Seconds of each kind of work, in turns; the first round warms up and does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(num_rounds + 1):
-        for name, work in works.items():
-            start = time.perf_counter()
-            work()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(found[1:]) for name, found in seconds.items()}
-
-
-def commit() -> str:
-    folder = Path(unic.__file__).parent
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True
-    )
-    return found.stdout.strip() or "unknown"
+        works = {
+            "together": lambda number: run(encoders),
+            "alone": lambda number: [run([encoder]) for encoder in encoders],
+            # Each round has a cache of its own, which "first" fills.
+            "first": lambda number: run(encoders, Path(folder) / str(number)),
+            "again": lambda number: run(encoders, Path(folder) / str(number)),
+        }
+        times = medians(options.rounds, works)
+    numbers = {
+        **machine(),
+        "device": options.device,
+        "images": len(images),
+        "encoders": dict(zip(options.models, options.sizes, strict=True)),
+        "seconds": {name: round(seconds, 3) for name, seconds in times.items()},
+        "alone / together": round(times["alone"] / times["together"], 2),
+        "first / again": round(times["first"] / times["again"], 1),
+        "first / together": round(times["first"] / times["together"], 3),
+    }
+    report(numbers, None, "features")
 
 
 if __name__ == "__main__":

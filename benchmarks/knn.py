@@ -15,13 +15,10 @@ of its own, of which the medians count.
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +26,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import tyro
+from common import machine, report, timed
 from torch import Tensor
 
 import unic
@@ -67,7 +65,7 @@ def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
     rows, labels, queries = from_files(*options.files) if options.files else clusters(options)
     if options.against:
-        print(json.dumps(in_turns(options, rows, labels, queries)))
+        report(in_turns(options, rows, labels, queries), options.out, "knn")
         return
     num_classes = int(labels.max()) + 1
     spread = torch.linspace(0, len(queries) - 1, min(options.plain_queries, len(queries))).long()
@@ -86,7 +84,7 @@ def main(options: Options) -> None:
         plain_seconds.add_(torch.tensor([wall, processor], dtype=torch.float64))
 
     time_plain(halves[0])
-    base = memory_now()
+    base = memory("VmRSS")
     forget_peak()
     ranked, wall, processor = timed(
         lambda: knn_predict(
@@ -99,7 +97,7 @@ def main(options: Options) -> None:
             chunk=options.chunk,
         )
     )
-    peak = memory_peak()
+    peak = memory("VmHWM")
     for half in halves[1:]:
         time_plain(half)
     plain_seconds *= len(queries) / len(spread)
@@ -108,8 +106,7 @@ def main(options: Options) -> None:
     )
     scale = len(queries) / len(chosen)
     numbers = {
-        "machine": f"{platform.machine()} {os.cpu_count()} processors, {options.threads} used",
-        "torch": torch.__version__,
+        **machine(),
         "features": str(options.files[0].name) if options.files else "Gaussian clusters",
         "rows": len(rows),
         "queries": len(queries),
@@ -120,7 +117,7 @@ def main(options: Options) -> None:
         "plain_over_ours_processor": round(float(plain_seconds[1]) / processor, 1),
         "definition_over_ours_wall": round(exact_wall * scale / wall, 1),
         "definition_over_ours_processor": round(exact_processor * scale / processor, 1),
-        "same_as_definition": {k: share_same(ranked[k][chosen, 0], exact[k]) for k in KS},
+        "same_as_definition": {k: float((ranked[k][chosen, 0] == exact[k]).double().mean()) for k in KS},
         "definition_compared_on": len(chosen),
         "plain_differs": {
             k: int((torch.cat([part[k] for part in plain]) != ranked[k][spread, 0]).sum()) for k in KS
@@ -131,12 +128,12 @@ def main(options: Options) -> None:
             "wall": round(float(plain_seconds[0]), 1),
             "processor": round(float(plain_seconds[1]), 1),
         },
-        "peak_memory_MiB": {"ours_beyond_features": round(peak - base), "features": megabytes(rows, queries)},
+        "peak_memory_MiB": {
+            "ours_beyond_features": round(peak - base),
+            "features": round((rows.nbytes + queries.nbytes) / 2**20),
+        },
     }
-    print(json.dumps(numbers))
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "knn.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    report(numbers, options.out, "knn")
 
 
 def in_turns(options: Options, rows: Tensor, labels: Tensor, queries: Tensor) -> dict[str, Any]:
@@ -164,7 +161,7 @@ def in_turns(options: Options, rows: Tensor, labels: Tensor, queries: Tensor) ->
         for what in ("wall", "processor")
     }
     return {
-        "machine": f"{platform.machine()} {os.cpu_count()} processors, {options.threads} used",
+        **machine(),
         "load": [round(load, 1) for load in os.getloadavg()],
         "rows": len(rows),
         "queries": len(queries),
@@ -218,10 +215,6 @@ def votes(sims: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     return weights.new_zeros(len(sims), num_classes).scatter_add_(1, labels, weights)
 
 
-def share_same(ours: Tensor, other: Tensor) -> float:
-    return float((ours == other).double().mean())
-
-
 def clusters(options: Options) -> tuple[Tensor, Tensor, Tensor]:
     """Overlapping clusters; variance falls from one axis to the next, and none is negative, as in real features."""
     generator = torch.Generator().manual_seed(0)
@@ -246,32 +239,13 @@ def from_files(train: Path, test: Path) -> tuple[Tensor, Tensor, Tensor]:
     return rows["x"].float(), rows["y"].long(), queries["x"].float()
 
 
-def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What `work` gives, its wall-clock seconds and its processor seconds."""
-    wall, processor = time.perf_counter(), time.process_time()
-    result = work()
-    return result, time.perf_counter() - wall, time.process_time() - processor
-
-
-def megabytes(*tensors: Tensor) -> int:
-    return round(sum(t.numel() * t.element_size() for t in tensors) / 2**20)
-
-
 def forget_peak() -> None:
     """Linux: the largest memory of this process is counted from here on."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def memory_now() -> float:
-    return _status("VmRSS")
-
-
-def memory_peak() -> float:
-    return _status("VmHWM")
-
-
-def _status(name: str) -> float:
-    """MiB."""
+def memory(name: str) -> float:
+    """MiB; VmRSS: now, VmHWM: the most so far."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 

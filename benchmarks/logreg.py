@@ -11,12 +11,7 @@ disturbs both: only the ratios mean something, and those of processor time the m
 
 import dataclasses
 import json
-import os
-import platform
-import subprocess
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +23,7 @@ import sklearn
 import threadpoolctl
 import torch
 import tyro
+from common import machine, report, timed
 from sklearn.cluster import KMeans
 from torch import Tensor
 
@@ -41,6 +37,7 @@ from unic.evals.linear.trainval_split import split_trainval
 from unic.evals.logreg import scikit_learn
 from unic.evals.logreg_fast import FAST
 from unic.evals.protocols.logreg import LogregConfig
+from unic.evals.registry import EvalOptions
 
 SHAPES = {"pets": (3680, 37), "flowers": (2040, 102), "dtd": (3760, 47), "aircraft": (6667, 100)}
 NUM_TEST = 5000
@@ -61,22 +58,17 @@ def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
     threadpoolctl.threadpool_limits(options.threads)  # stays until the end of the process
     about = {
-        "machine": f"{platform.machine()} {os.cpu_count()} processors, {options.threads} used",
-        "versions": {m.__name__: m.__version__ for m in (torch, sklearn, scipy, np, optuna)},
-        "commit": commit(),
+        **machine(),
+        "versions": {m.__name__: m.__version__ for m in (sklearn, scipy, np, optuna)},
         "features": "efficientnet_lite0, 96 px" if options.images else "Gaussian clusters",
     }
-    print(json.dumps(about))
     pool = image_features(options.images) if options.images else None
     rows = []
     for shape in options.shapes:
         num_train, num_classes = SHAPES[shape]
         problem = finer(pool, num_classes) if pool else clusters(num_train, num_classes)
         rows.append({"shape": shape, **compare(*problem, num_train, num_classes, options.exact_trials)})
-        print(json.dumps(rows[-1]), flush=True)
-        if options.out:
-            options.out.mkdir(parents=True, exist_ok=True)
-            (options.out / "logreg.json").write_text(json.dumps(about | {"rows": rows}, indent=2) + "\n")
+        report(about | {"rows": rows}, options.out, "logreg")
 
 
 def compare(
@@ -139,13 +131,6 @@ def compare(
     }
 
 
-def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What `work` gives, its wall-clock seconds and its processor seconds."""
-    wall, processor = time.perf_counter(), time.process_time()
-    result = work()
-    return result, time.perf_counter() - wall, time.process_time() - processor
-
-
 def top1(scores: Tensor, labels: Tensor) -> float:
     return 100 * float((scores.argmax(1) == labels).double().mean())
 
@@ -162,7 +147,9 @@ def image_features(root: Path) -> dict[tuple[str, str], Tensor]:
         pool[split, "labels"] = torch.from_numpy(labels[rows])
         for name in ("efficientnet_lite0", "efficientnet_lite1"):
             encoder = unic.load(f"{name}?image_size=96")
-            features = extract(encoder, images, device=torch.device("cpu"), cache_root=cache_dir())
+            (features,) = extract(
+                [encoder], images, EvalOptions(), device=torch.device("cpu"), cache_root=cache_dir()
+            )
             pool[split, name] = features["cls"]
     return pool
 
@@ -190,14 +177,6 @@ def clusters(num_train: int, num_classes: int) -> tuple[Tensor, Tensor, Tensor, 
     features = (centres[labels] + 1.5 * rng.normal(size=(len(labels), WIDTH)) * axes).astype(np.float32)
     x, y = torch.from_numpy(features), torch.from_numpy(labels)
     return x[:num_train], y[:num_train], x[num_train:], y[num_train:]
-
-
-def commit() -> str:
-    here = Path(__file__).parent
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
-    )
-    return described.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

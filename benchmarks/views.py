@@ -12,10 +12,7 @@ Repeats are interleaved, every one draws new crops, and medians of processor sec
 machine disturbs them least. Without `--roots` the images are scikit-learn's two photographs at 500 x 375, quality 90.
 """
 
-import json
 import math
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -27,6 +24,7 @@ import PIL
 import torch
 import torchvision
 import tyro
+from common import machine, medians, report
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
@@ -66,8 +64,7 @@ def main(options: Options) -> None:
     views = {name: 1000 / value for name, value in milliseconds.items()}
     theirs = {name: rate for name, rate in views.items() if name.startswith("torchvision")}
     numbers = {
-        "machine": f"{platform.machine()} {os.cpu_count()} processors, {options.threads} used",
-        "torch": torch.__version__,
+        **machine(),
         "torchvision": torchvision.__version__,
         "pillow": PIL.__version__,
         "images": len(chosen),
@@ -83,10 +80,7 @@ def main(options: Options) -> None:
             for other, value in theirs.items()
         },
     }
-    print(json.dumps(numbers, indent=2))
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "views.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    report(numbers, options.out, "views")
 
 
 def measured(paths: Sequence[str], options: Options) -> dict[str, float]:
@@ -98,13 +92,8 @@ def measured(paths: Sequence[str], options: Options) -> dict[str, float]:
     for pixels in ("exact", "fast", "shrunk"):
         ways[f"ours {pixels}"] = batched(paths, replace(cfg, pixels=pixels), colours=True)
         ways[f"ours {pixels}, device"] = batched(paths, replace(cfg, pixels=pixels), colours=False)
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for repeat in range(options.repeats + 1):  # the first one warms caches up, and is not counted
-        for name, way in ways.items():
-            start = time.process_time()
-            way(repeat)
-            seconds[name].append(time.process_time() - start)
-    return {name: 1000 * statistics.median(values[1:]) / len(paths) for name, values in seconds.items()}
+    seconds = medians(options.repeats, ways, time.process_time)
+    return {name: 1000 * value / len(paths) for name, value in seconds.items()}
 
 
 def transforms(cfg: ViewConfig) -> dict[str, Callable[[Image.Image], Tensor]]:

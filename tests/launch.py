@@ -32,6 +32,13 @@ def ranks(
     return [unic(words, log, {**variables, **(environment or {})}) for variables in _job(num)]
 
 
+def distill_on_ranks(num: int, config: str, out: Path, options: Sequence[str] = ()) -> None:
+    """Runs `unic distill` to its end in `num` processes of one job on the CPU."""
+    log = out.with_name(f"{out.name}.log")
+    codes = finish(*ranks(num, ["distill", config, "--out", str(out), "--device", "cpu", *options], log))
+    assert codes == [0] * num, log.read_text()
+
+
 def finish(*processes: BaseProcess) -> list[int | None]:
     """Waits for the processes; gives their exit codes."""
     for process in processes:

@@ -2,11 +2,11 @@
 
 import hashlib
 from pathlib import Path
+from typing import ClassVar
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from squares import write_squares
 from torch import Tensor, nn
 
 from unic.data.folders import read_image_folder
@@ -20,6 +20,7 @@ class MeanColour(nn.Module):
     """Mean colour as CLS, colours of the quarters as patches; counts its calls and remembers its mode."""
 
     name = "mean-colour"
+    spaces: ClassVar = {}
     dim = 3
     patch_dim = 3
     patch_size = 4
@@ -55,15 +56,10 @@ def encoder() -> MeanColour:
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """train/ with 6 squares of each colour, test/ with 3 of blue and red: green has no test image."""
     monkeypatch.setenv("UNIC_CACHE", str(tmp_path / "unic-cache"))
-    rng = np.random.default_rng(0)
     folder = tmp_path / "squares"
     for split, count, colours in (("train", 6, COLOURS), ("test", 3, ("blue", "red"))):
         for colour in colours:
-            (folder / split / colour).mkdir(parents=True)
-            for i in range(count):
-                noise = rng.integers(-20, 20, (8, 8, 3))
-                pixels = (np.array(COLOURS[colour]) + noise).clip(0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / split / colour / f"{i}.png")
+            write_squares(folder / split / colour, COLOURS[colour], count)
     return folder
 
 

@@ -99,12 +99,8 @@ def test_a_head_learns_to_segment_and_says_how_it_was_measured(encoder, ade: Pat
     assert list(found) == ["miou", "mean_class_accuracy", "pixel_accuracy"]
     assert found["pixel_accuracy"] > 75 and found["miou"] > 55  # a guess has 50 and 33
     first = results[0]
-    assert (first.dataset, first.evaluation, first.unit, first.higher_is_better) == (
-        "ade20k",
-        "segmentation",
-        "%",
-        True,
-    )
+    facts = first.dataset, first.evaluation, first.unit, first.higher_is_better
+    assert facts == ("ade20k", "segmentation", "%", True)
     assert first.protocol.startswith("segmentation-1")
     assert ("fast views=3 fp8" in first.protocol and "stride=2" in first.protocol) is (mode == "fast")
     assert "steps=60" in first.protocol and "size=32" in first.protocol
@@ -207,11 +203,8 @@ def test_a_head_learns_depth(encoder, rooms: str, tmp_path: Path, mode):
     assert list(found) == ["rmse", "abs_rel", "sq_rel", "log10", "rmse_log", "silog", "d1", "d2", "d3"]
     assert found["rmse"] < 1.9  # always 4 m gives 2.0
     by_name = {result.metric: result for result in results}
-    assert (
-        by_name["rmse"].unit == "m"
-        and not by_name["rmse"].higher_is_better
-        and by_name["d1"].higher_is_better
-    )
+    assert by_name["rmse"].unit == "m"
+    assert by_name["d1"].higher_is_better and not by_name["rmse"].higher_is_better
     (panels,) = (tmp_path / "cache" / "heads").glob("*-panels")
     assert [Image.open(path).size for path in panels.glob("*.png")] == [(3 * 64 + 2 * 8, 48)]
 
@@ -264,17 +257,12 @@ def test_a_disk_without_room_is_known_before_anything_is_computed(encoder, ade, 
 
 
 def test_a_mask_that_is_wrong_is_named_in_either_part(encoder, ade, tmp_path):
+    config = dataclasses.replace(SEGMENTATION, steps=6)
     for part, number in (("validation", 200), ("training", 201)):
         path = sorted((ade / "ADEChallengeData2016" / "annotations" / part).iterdir())[-1]
         save(path, np.full((40, 64), number, np.uint8))
         with pytest.raises(DataError, match=f"{path}: the number {number}"):
-            run(
-                encoder,
-                "ade20k",
-                ade,
-                tmp_path / "cache",
-                segmentation=dataclasses.replace(SEGMENTATION, steps=6),
-            )
+            run(encoder, "ade20k", ade, tmp_path / "cache", segmentation=config)
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,8 @@ def test_windows_are_inside_full_sized_and_cover_every_pixel(height: int, width:
 def test_sliding_gives_the_mean_over_the_windows_that_hold_a_pixel(at_once: int):
     image = torch.randint(0, 256, (3, 40, 70), dtype=torch.uint8)
 
-    def score(
-        crops: torch.Tensor,
-    ) -> torch.Tensor:  # a quarter of the resolution; depends on the whole window
+    def score(crops: torch.Tensor) -> torch.Tensor:
+        """A quarter of the resolution; depends on the whole window."""
         return F.avg_pool2d(crops.float(), 4) + crops.float().mean((2, 3), keepdim=True)
 
     found = slide(image, score, size=32, stride=20, at_once=at_once)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,16 @@ class KilledError(Exception):
     pass
 
 
+def killed(steps: int, start: int):
+    yield from itertools.islice(batches(start), steps)
+    raise KilledError
+
+
+def recorded(starts: list[int], start: int):
+    starts.append(start)
+    return batches(start)
+
+
 def head_and_loss() -> tuple[nn.Module, training.Callable]:
     torch.manual_seed(0)
     head = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1))
@@ -100,20 +111,11 @@ def test_learning_that_was_killed_ends_with_the_same_head_as_one_that_was_not(tm
     train_head(whole, batches, loss, SCHEDULE, what="whole", notes=None)
     cut, loss = head_and_loss()
 
-    def killed(start: int):
-        yield from itertools.islice(batches(start), 12)
-        raise KilledError
-
     with pytest.raises(KilledError):
-        train_head(cut, killed, loss, SCHEDULE, what="cut", notes=tmp_path / "notes")
+        train_head(cut, partial(killed, 12), loss, SCHEDULE, what="cut", notes=tmp_path / "notes")
     again, loss = head_and_loss()
     starts: list[int] = []
-
-    def recorded(start: int):
-        starts.append(start)
-        return batches(start)
-
-    train_head(again, recorded, loss, SCHEDULE, what="again", notes=tmp_path / "notes")
+    train_head(again, partial(recorded, starts), loss, SCHEDULE, what="again", notes=tmp_path / "notes")
     assert starts == [12]
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
@@ -124,8 +126,7 @@ def test_a_damaged_note_is_not_used(tmp_path: Path, monkeypatch, caplog):
     monkeypatch.setattr(training, "SECONDS_BETWEEN_NOTES", 0.0)
     cut, loss = head_and_loss()
     with pytest.raises(KilledError):
-        train_head(cut, lambda start: itertools.chain(itertools.islice(batches(start), 5), raising()), loss, SCHEDULE,
-              what="cut", notes=tmp_path)  # fmt: skip
+        train_head(cut, partial(killed, 5), loss, SCHEDULE, what="cut", notes=tmp_path)
     (note,) = tmp_path.glob("step-*")
     file = note / "tensors.safetensors"
     content = bytearray(file.read_bytes())
@@ -133,20 +134,8 @@ def test_a_damaged_note_is_not_used(tmp_path: Path, monkeypatch, caplog):
     file.write_bytes(content)
     again, loss = head_and_loss()
     starts: list[int] = []
-    train_head(
-        again,
-        lambda start: starts.append(start) or batches(start),
-        loss,
-        SCHEDULE,
-        what="again",
-        notes=tmp_path,
-    )
+    train_head(again, partial(recorded, starts), loss, SCHEDULE, what="again", notes=tmp_path)
     assert starts == [0]
-
-
-def raising():
-    raise KilledError
-    yield
 
 
 def test_a_loss_that_is_not_finite_ends_learning_with_a_sentence():

@@ -7,10 +7,10 @@ import math
 from pathlib import Path
 
 import launch
-import numpy as np
 import pytest
 import torch
 from PIL import Image
+from squares import write_squares
 
 from unic.core.errors import ConfigError, DataError
 from unic.core.results import StoredResult, read_results
@@ -46,13 +46,9 @@ TINY = "timm:resnet10t?pretrained=0&image_size=32"
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Roots:
     monkeypatch.setenv("UNIC_CACHE", str(tmp_path / "cache"))
-    rng = np.random.default_rng(0)
     for split, count in (("train", 6), ("test", 2)):
-        for name in ("a", "b"):
-            folder = tmp_path / "image_folder" / split / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+        for name, colour in (("a", (220, 30, 20)), ("b", (20, 40, 220))):
+            write_squares(tmp_path / "image_folder" / split / name, colour, count)
     return Roots(tmp_path)
 
 

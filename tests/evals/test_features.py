@@ -5,6 +5,7 @@ import os
 import random
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import launch
 import numpy as np
@@ -21,14 +22,27 @@ from unic.data.folders import read_image_folder
 from unic.data.image_list import ImageList
 from unic.evals import feature_store
 from unic.evals.feature_store import OnDisk, locked
-from unic.evals.features import extract, extract_together
+from unic.evals.features import extract
+from unic.evals.registry import EvalOptions
 from unic.method.tokens import Tokens
 
 CPU = torch.device("cpu")
 
 
+def extract_all(
+    encoders, images: ImageList, *, workers: int = 0, batch_size: int = 256, precision="fp32", **options
+):
+    settings = EvalOptions(workers=workers, batch_size=batch_size, precision=precision)
+    return extract(encoders, images, settings, device=CPU, **options)
+
+
+def extract_one(encoder, images: ImageList, **options) -> dict:
+    (features,) = extract_all([encoder], images, **options)
+    return features
+
+
 def cls(encoder, images: ImageList, cache: Path | None = None, **options):
-    return extract(encoder, images, device=CPU, workers=0, cache_root=cache, **options)["cls"]
+    return extract_one(encoder, images, cache_root=cache, **options)["cls"]
 
 
 def cached(cache: Path) -> list[Path]:
@@ -54,7 +68,7 @@ def test_batch_size_changes_nothing(encoder, images, batch_size):
 
 
 def test_two_kinds_of_token_come_from_one_pass(encoder, images):
-    found = extract(encoder, images, device=CPU, workers=0, batch_size=18, tokens=("cls", "patch_mean"))
+    found = extract_one(encoder, images, batch_size=18, tokens=("cls", "patch_mean"))
     assert encoder.calls == 1
     assert_close(found["cls"], found["patch_mean"])  # this encoder's CLS is the mean of its patches
 
@@ -83,7 +97,7 @@ def test_global_random_states_are_left_alone(encoder, images, workers):
     torch.manual_seed(3)
     np.random.seed(3)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    extract(encoder, images, device=CPU, workers=workers)
+    extract_one(encoder, images, workers=workers)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[1] == before[1]).all()
 
@@ -104,7 +118,7 @@ def test_without_a_cache_nothing_is_kept(encoder, images, tmp_path):
 
 def test_only_the_missing_kind_of_token_is_added_to_the_cache(encoder, images, tmp_path):
     cls(encoder, images, tmp_path)
-    extract(encoder, images, device=CPU, workers=0, cache_root=tmp_path, tokens=("cls", "patch_mean"))
+    extract_one(encoder, images, cache_root=tmp_path, tokens=("cls", "patch_mean"))
     assert len(cached(tmp_path)) == 2 and encoder.calls == 2
 
 
@@ -244,6 +258,7 @@ class Noted(torch.nn.Module):
     """
 
     name = "noted"
+    spaces: ClassVar = {}
     dim = 16
     patch_dim = 24
     patch_size = 4
@@ -292,12 +307,12 @@ def test_together_each_encoder_gives_what_it_gives_alone_and_images_are_decoded_
     sizes, tmp_path, monkeypatch, small_shards, cache
 ):
     encoders = [Noted(tmp_path / "a", 8), Noted(tmp_path / "b", 12), Noted(tmp_path / "c", 8)]
-    options = {"device": CPU, "workers": 0, "batch_size": 3, "tokens": ALL}
-    alone = [extract(encoder, sizes, **options) for encoder in encoders]
+    options = {"batch_size": 3, "tokens": ALL}
+    alone = [extract_one(encoder, sizes, **options) for encoder in encoders]
     decoded = []
     read_image = eval_loader.read_image
     monkeypatch.setattr(eval_loader, "read_image", lambda path: decoded.append(path) or read_image(path))
-    found = extract_together(encoders, sizes, cache_root=tmp_path if cache else None, **options)
+    found = extract_all(encoders, sizes, cache_root=tmp_path if cache else None, **options)
     assert decoded == list(sizes.paths)
     for one, other in zip(alone, found, strict=True):
         assert list(other) == list(ALL)
@@ -305,14 +320,14 @@ def test_together_each_encoder_gives_what_it_gives_alone_and_images_are_decoded_
 
 
 def test_both_kinds_side_by_side_are_a_third_kind(sizes, tmp_path):
-    found = extract(Noted(tmp_path / "a"), sizes, device=CPU, workers=0, tokens=ALL)
+    found = extract_one(Noted(tmp_path / "a"), sizes, tokens=ALL)
     assert torch.equal(found["cls_patch_mean"], torch.cat([found["cls"], found["patch_mean"]], dim=1))
 
 
 def test_an_encoder_whose_features_are_kept_is_left_out(sizes, tmp_path):
     first, second = Noted(tmp_path / "a"), Noted(tmp_path / "b", 12)
     cls(first, sizes, tmp_path)
-    found = extract_together([second, first], sizes, device=CPU, workers=0, cache_root=tmp_path)
+    found = extract_all([second, first], sizes, cache_root=tmp_path)
     assert (first.count(), second.count()) == (23, 23)
     assert torch.equal(found[1]["cls"], cls(first, sizes))
     assert torch.equal(found[0]["cls"], cls(second, sizes))
@@ -320,7 +335,7 @@ def test_an_encoder_whose_features_are_kept_is_left_out(sizes, tmp_path):
 
 def test_the_same_encoder_twice_is_computed_once(sizes, tmp_path):
     encoder = Noted(tmp_path / "a")
-    one, other = extract_together([encoder, encoder], sizes, device=CPU, workers=0, cache_root=tmp_path)
+    one, other = extract_all([encoder, encoder], sizes, cache_root=tmp_path)
     assert encoder.count() == 23 and torch.equal(one["cls"], other["cls"])
 
 
@@ -432,21 +447,21 @@ def test_encoders_that_were_interrupted_at_different_places_are_completed_in_one
     """Of the first 8 images are done, of the second none, and the third is complete."""
     encoders = [interrupted(sizes, tmp_path), Noted(tmp_path / "b", 12), Noted(tmp_path / "c", 16)]
     cls(encoders[2], sizes, tmp_path, batch_size=2)
-    options = {"device": CPU, "workers": 0, "batch_size": 2}
-    found = extract_together(encoders, sizes, cache_root=tmp_path, **options)
+    options = {"batch_size": 2}
+    found = extract_all(encoders, sizes, cache_root=tmp_path, **options)
     assert [encoder.count() for encoder in encoders] == [15, 23, 23]
     for encoder, features in zip(encoders, found, strict=True):
-        assert torch.equal(features["cls"], extract(encoder, sizes, **options)["cls"])
+        assert torch.equal(features["cls"], extract_one(encoder, sizes, **options)["cls"])
 
 
 def work(folder: str, paths: tuple[str, ...], pause: float, cache: bool = True) -> bytes:
     """Extracts in shards of 4, in any process; gives the features as bytes."""
     encoders = [Noted(Path(folder) / "a", 8, pause), Noted(Path(folder) / "b", 12)]
-    options = {"device": CPU, "workers": 0, "batch_size": 3, "tokens": ALL}
+    options = {"batch_size": 3, "tokens": ALL}
     root = Path(folder) if cache else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(feature_store, "IMAGES_PER_SHARD", 4)
-        found = extract_together(encoders, ImageList(paths, name="sizes"), cache_root=root, **options)
+        found = extract_all(encoders, ImageList(paths, name="sizes"), cache_root=root, **options)
     return b"".join(features[token].numpy().tobytes() for features in found for token in ALL)
 
 

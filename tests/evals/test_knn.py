@@ -111,15 +111,6 @@ def test_the_chunk_never_changes_the_answer(chunk):
         assert torch.equal(found[k], expected[k])
 
 
-def test_many_k_at_once_are_each_k_alone():
-    rng = np.random.default_rng(1)
-    train, test = rng.normal(size=(50, 4)).astype(np.float32), rng.normal(size=(20, 4)).astype(np.float32)
-    labels = rng.integers(0, 6, 50)
-    together = predict(train, labels, test, [20, 3, 50], 6)
-    for k in (20, 3, 50):
-        assert torch.equal(together[k], predict(train, labels, test, [k], 6)[k])
-
-
 def test_among_equal_images_the_one_of_smaller_index_is_nearer():
     sims, index = nearest(torch.ones(2, 1), torch.ones(9, 1), 4, chunk=2)
     assert torch.equal(index, torch.arange(4).expand(2, 4))
@@ -273,14 +264,6 @@ def test_ranked_classes_are_those_of_a_stable_sort(num_classes):
     assert torch.equal(_ranking(scores), torch.where(values > 0, classes, -1)[:, :5])
 
 
-def test_scaling_features_changes_nothing():
-    rng = np.random.default_rng(2)
-    train, test = rng.normal(size=(40, 8)).astype(np.float32), rng.normal(size=(20, 8)).astype(np.float32)
-    labels = rng.integers(0, 4, 40)
-    expected = predict(train, labels, test, [10], 4)[10]
-    assert torch.equal(predict(1024 * train, labels, test / 1024, [10], 4)[10], expected)
-
-
 def test_a_very_low_temperature_asks_the_nearest_image_alone():
     rng = np.random.default_rng(3)
     train, test = rng.normal(size=(40, 8)).astype(np.float32), rng.normal(size=(20, 8)).astype(np.float32)
@@ -306,10 +289,6 @@ def test_k_beyond_the_training_images_is_left_out_with_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         assert _possible_ks((20, 10, 100), 50, "dtd") == {"k20": 20, "k10": 10}
     assert "[100]" in caplog.text and "50 training images" in caplog.text
-
-
-def test_when_every_k_is_too_large_all_images_vote_and_the_metric_says_so():
-    assert _possible_ks((20, 10), 7, "dtd") == {"k7_all": 7}
 
 
 @pytest.mark.parametrize(

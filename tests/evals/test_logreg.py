@@ -13,7 +13,7 @@ from unic.evals.linear.classifier import Classifier, fit_classifier, protocol
 from unic.evals.logreg import EXACT, scikit_learn
 from unic.evals.logreg_fast import FAST
 from unic.evals.protocols.logreg import LogregConfig
-from unic.evals.registry import EvalOptions, options_type
+from unic.evals.registry import options_type
 
 QUICK = LogregConfig(num_trials=3)
 
@@ -175,10 +175,3 @@ def test_features_are_scored_where_they_are_and_unit_length_ones_at_length_one()
 def test_impossible_settings_are_refused(fields):
     with pytest.raises(ConfigError, match="expected"):
         LogregConfig(**fields)
-
-
-def test_options_need_no_settings(encoder, root, cpu):
-    results = evaluate(
-        encoder, "image_folder", root, ["logreg-fast"], EvalOptions(workers=0), cache=None, device=cpu
-    )
-    assert results[0].value == 100.0 and results[0].protocol == "logreg-fast-1"

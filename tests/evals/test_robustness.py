@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from squares import write_squares
 
 from unic.core.errors import DataError
 from unic.data.datasets import Roots
@@ -16,14 +15,6 @@ from unic.evals.registry import EvalOptions
 OPTIONS = EvalOptions(workers=0, allow_count_mismatch=True)
 
 
-def squares(folder: Path, colour: tuple[int, int, int], count: int) -> None:
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(sum(colour))
-    for i in range(count):
-        pixels = np.array(colour) + rng.integers(-15, 15, (8, 8, 3))
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.png")
-
-
 @pytest.fixture
 def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Roots:
     """Three classes of ImageNet: two that ImageNet-R has, and a third that looks like its blue."""
@@ -32,13 +23,12 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Roots:
     other = next(label for label in range(1000) if label not in counts)
     red, blue, bluish = (wnids()[label] for label in (counts[0], counts[1], other))
     for split, number in (("train", 10), ("val", 2)):
-        squares(tmp_path / "in1k" / split / red, (220, 30, 20), number)
-        squares(tmp_path / "in1k" / split / blue, (20, 40, 220), number)
-        squares(tmp_path / "in1k" / split / bluish, (20, 110, 150), number)
-    squares(tmp_path / "imagenet_r" / red, (200, 40, 40), 2)
-    squares(
-        tmp_path / "imagenet_r" / blue, (20, 110, 150), 3
-    )  # a rendition that the third class resembles most
+        write_squares(tmp_path / "in1k" / split / red, (220, 30, 20), number)
+        write_squares(tmp_path / "in1k" / split / blue, (20, 40, 220), number)
+        write_squares(tmp_path / "in1k" / split / bluish, (20, 110, 150), number)
+    write_squares(tmp_path / "imagenet_r" / red, (200, 40, 40), 2)
+    # A rendition that the third class resembles most.
+    write_squares(tmp_path / "imagenet_r" / blue, (20, 110, 150), 3)
     return Roots(tmp_path)
 
 

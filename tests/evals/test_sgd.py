@@ -51,14 +51,6 @@ def test_heads_are_those_of_a_plain_loop(problem, batch_size):
     assert heads.finite == (True, True, True)
 
 
-def test_several_heads_in_one_pass_are_each_head_alone(problem):
-    rates, decays = [0.1, 1.0, 10.0, 50.0], [1e-4, 1e-12, 1e-6, 1e-3]
-    together = fit_heads(*problem, 4, rates=rates, decays=decays, seed=1, epochs=10, batch_size=20)
-    for i in range(4):
-        alone = fit_heads(*problem, 4, rates=[rates[i]], decays=[decays[i]], seed=1, epochs=10, batch_size=20)
-        torch.testing.assert_close(together.weight[i], alone.weight[0], rtol=1e-6, atol=1e-9)
-
-
 def test_the_first_two_epochs_have_the_same_rate_and_the_last_one_is_not_zero():
     factors = [rate_factor(epoch) for epoch in range(100)]
     assert factors[:2] == [1.0, 1.0]

@@ -73,7 +73,7 @@ def test_an_evaluation_that_learns_nothing_reads_no_training_images(root: Path):
     for image in (root / "train").rglob("*.png"):
         image.unlink()
     found = read_splits("image_folder", Roots(root), uses_train=False)
-    assert found.train is None and len(found.test) == 6 and found.num_classes == 2
+    assert found.train is None and len(found.test) == 6 and found.test.classes == ("blue", "red")
 
 
 def test_places_of_data_sets_are_read_from_words(tmp_path: Path):

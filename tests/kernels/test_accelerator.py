@@ -248,9 +248,8 @@ def test_an_embedding_of_patches_is_a_product(size, patch, bias, device):
         nn.Conv2d(3, 10, patch, stride=patch, bias=bias), nn.Conv2d(10, 10, 1), nn.Conv2d(10, 4, 3, padding=1)
     ).to(device)
     x, weight = torch.randn(2, 3, *size, device=device), layers[0].weight
-    with torch.backends.cudnn.flags(
-        enabled=True, allow_tf32=False
-    ):  # a product of float32 is exact by default
+    # A product of float32 is exact by default.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         wanted = layers(x)
         (of_weight,) = torch.autograd.grad(wanted.square().sum(), weight)
         assert replace_patch_embed(layers) == 1

@@ -9,8 +9,7 @@ import torch
 from timm.layers.mlp import Mlp, SwiGLU
 from torch import nn
 
-from unic.kernels.attention import unfuse_attention
-from unic.kernels.choose import choose_kernels, images_in_cache
+from unic.kernels.choose import choose_kernels, images_in_cache, unfuse_attention
 from unic.kernels.frozen_weights import cast_weights, prepack_weights
 from unic.method.tokens import Widths
 from unic.models.config import LadderConfig, StudentConfig

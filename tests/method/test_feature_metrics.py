@@ -65,9 +65,8 @@ def test_outliers_are_as_many_as_were_made_longer():
 
 
 def test_a_wide_spread_of_norms_is_no_outlier():
-    uniform = (
-        torch.linspace(1, 21, 100).reshape(4, 25, 1).expand(-1, -1, 3)
-    )  # the longest is 1.9 times the median
+    # The longest is 1.9 times the median.
+    uniform = torch.linspace(1, 21, 100).reshape(4, 25, 1).expand(-1, -1, 3)
     assert outlier_share(uniform) == 0
     norms = uniform[..., 0].double().numpy().ravel() * math.sqrt(3)
     median = np.sort(norms)[49]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from reference_loss import reference_token_loss
 from torch import Tensor
 
 from unic.core.rng import uniforms
@@ -63,15 +64,6 @@ def step(batch: Batch, student: Student, stats: dict[str, Standardizer], drop_pr
     )
 
 
-def smooth_l1(x: np.ndarray) -> float:
-    x = np.abs(x)
-    return float(np.where(x < 1, x**2 / 2, x - 0.5).mean())
-
-
-def pair_loss(s: np.ndarray, t: np.ndarray) -> float:
-    return 0.5 * (1 - s @ t / np.linalg.norm(s) / np.linalg.norm(t)) + 0.5 * smooth_l1(s - t)
-
-
 def test_the_step_is_the_method_image_by_image():
     batch, student, stats = batch_of(6), Student(), standardizers()
     found = step(batch, student, stats)
@@ -84,10 +76,9 @@ def test_the_step_is_the_method_image_by_image():
             s, t, out = stats[name], features[name], outputs[name]
             cls = (t.cls[i] - s.cls_mean) / (s.cls_std + 1e-6)
             patches = (t.patches[i] - s.patch_mean) / (s.patch_std + 1e-6)
-            of_cls = pair_loss(out.cls[i].detach().double().numpy(), cls.double().numpy())
+            of_cls = reference_token_loss(out.cls[i].detach(), cls, LossConfig())
             of_patches = [
-                pair_loss(out.patches[i, j].detach().double().numpy(), patches[j].double().numpy())
-                for j in range(2)
+                reference_token_loss(out.patches[i, j].detach(), patches[j], LossConfig()) for j in range(2)
             ]
             losses.append((of_cls + np.mean(of_patches)) / 2)
         for number, loss in enumerate(losses):

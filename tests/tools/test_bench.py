@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from unic.cli import main
 from unic.core.errors import ConfigError
 from unic.core.run_folder import RunDir
 from unic.tools.bench.data_throughput import time_reading
-from unic.tools.bench.machine import matmul_flops
+from unic.tools.bench.machine import commit, matmul_flops
 from unic.tools.bench.measure import measure
 from unic.tools.bench.options import BenchOptions
 from unic.tools.bench.random_teacher import PUBLISHED, RANDOM, load_or_randomize
@@ -278,3 +279,10 @@ def test_the_parts_of_a_step_are_named_where_it_is_computed(recipe: Recipe):
     shares = TimedStep(recipe, CPU).shares()
     assert set(shares) == set(PARTS) and sum(shares.values()) == pytest.approx(1)
     assert all(share > 0 for share in shares.values())
+
+
+def test_the_commit_is_that_of_the_checkout():
+    git = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    assert (commit() or "").removesuffix("+") == git.stdout.strip()

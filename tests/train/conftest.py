@@ -1,73 +1,36 @@
-"""The smallest runs that touch every part: made-up photographs, two small random teachers, a ViT of two
-blocks as student."""
-
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
+from small_runs import changed, small_recipe, write_photos
 
-from unic import recipes
 from unic.core.config import to_dict
 from unic.train import loop
+from unic.train.async_scalars import AsyncScalars
 from unic.train.loop import train
 from unic.train.recipe import Recipe
-
-# A convolutional network and a ViT, whose features are never constant over a batch: the std of such a feature is the
-# root of a rounding error, and so differs between one process and two.
-TEACHERS = tuple(f"timm:{name}?pretrained=0&image_size=32" for name in ("test_convnext", "test_vit"))
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """train/ with 24 images, val/ with 5."""
-    root = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for folder, num_images in (("train", 24), ("val", 5)):
-        (root / folder).mkdir()
-        for i in range(num_images):
-            coarse = rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)
-            Image.fromarray(coarse).resize((36, 40), Image.Resampling.BICUBIC).save(
-                root / folder / f"{i}.png"
-            )
-    return root
+    return write_photos(tmp_path_factory.mktemp("photos"))
 
 
 @pytest.fixture(scope="session")
 def recipe(photos: Path) -> Recipe:
-    """48 steps of 4 images in 8 epochs; drop path and teacher dropping are on; a checkpoint every 3 steps."""
-    base = recipes.debug()
-    return replace(
-        base,
-        teachers=TEACHERS,
-        data=replace(base.data, root=(str(photos / "train"),)),
-        optim=replace(base.optim, batch_size=4, epochs=8.0, warmup_epochs=1.0, lr=3e-3),
-        log=replace(base.log, every=1, checkpoint_steps=3),
-        speed=replace(base.speed, workers=0),
-    )
+    return small_recipe(photos)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def short(recipe: Recipe) -> Recipe:
     """The same with 6 steps, and every checkpoint kept."""
     return changed(
         recipe, {"optim": {"epochs": 1.0, "warmup_epochs": 0.5}, "log": {"checkpoint_steps": 1, "keep": 99}}
     )
-
-
-@pytest.fixture
-def one_thread():
-    """As many threads as in the processes that tests start: sums over threads could differ in their last bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -90,14 +53,45 @@ def bad_gradient(monkeypatch):
     return at
 
 
+class Late(AsyncScalars):
+    """On a CPU, and yet one step behind, as on an accelerator."""
+
+    def __init__(self, device: torch.device):
+        super().__init__(device)
+        self._lag = 1
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> type[AsyncScalars]:
+    monkeypatch.setattr(loop, "AsyncScalars", Late)
+    return Late
+
+
+@pytest.fixture(params=["at once", "a step late"])
+def when_known(request: pytest.FixtureRequest) -> None:
+    """What a run learns of its steps, it learns at once or a step late."""
+    if request.param == "a step late":
+        request.getfixturevalue("late")
+
+
 @pytest.fixture
 def change() -> Callable[..., Recipe]:
     return changed
 
 
-@pytest.fixture
-def run(one_thread: None) -> Callable[[Recipe, Path], bool]:
-    return lambda recipe, folder: train(recipe, folder, torch.device("cpu"))
+@pytest.fixture(scope="session")
+def run() -> Callable[[Recipe, Path], bool]:
+    """Trains with as many threads as the processes that tests start: sums over threads can differ in their last bit."""
+
+    def in_one_thread(recipe: Recipe, folder: Path) -> bool:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return train(recipe, folder, torch.device("cpu"))
+        finally:
+            torch.set_num_threads(before)
+
+    return in_one_thread
 
 
 @pytest.fixture
@@ -136,12 +130,3 @@ def state_of() -> Callable[..., dict[str, torch.Tensor]]:
         }
 
     return load
-
-
-def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """A recipe with other fields: {"optim": {"epochs": 1.0}, "seed": 3}."""
-    values = {
-        name: replace(getattr(recipe, name), **value) if isinstance(value, dict) else value
-        for name, value in changes.items()
-    }
-    return replace(recipe, **values)

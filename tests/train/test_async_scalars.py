@@ -1,26 +1,10 @@
 """What the host learns a step late, as on an accelerator, changes nothing but when it is said."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from unic.core.errors import DataError, NonFiniteError
-from unic.train import loop
+from unic.core.errors import NonFiniteError
 from unic.train.async_scalars import AsyncScalars
-
-
-class Late(AsyncScalars):
-    """On a CPU, and yet one step behind."""
-
-    def __init__(self, device: torch.device):
-        super().__init__(device)
-        self._lag = 1
-
-
-@pytest.fixture
-def late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "AsyncScalars", Late)
 
 
 def send(outcomes: AsyncScalars, step: int) -> None:
@@ -37,8 +21,8 @@ def test_outcomes_arrive_in_order_with_what_was_sent():
     assert found[0].grad_norm == 2 and found[0].flags == [0, 1] and found[0].sums.tolist() == [3, 4, 5]
 
 
-def test_behind_by_a_step_the_last_one_is_read_when_all_are_asked_for():
-    outcomes = Late(torch.device("cpu"))
+def test_behind_by_a_step_the_last_one_is_read_when_all_are_asked_for(late):
+    outcomes = late(torch.device("cpu"))
     read = []
     for step in range(3):
         send(outcomes, step)
@@ -46,24 +30,12 @@ def test_behind_by_a_step_the_last_one_is_read_when_all_are_asked_for():
     assert read == [[], [0], [1, 2]]
 
 
-def test_a_run_that_learns_late_ends_with_the_same_weights(short, run, state_of, tmp_path, monkeypatch):
+def test_a_run_that_learns_late_ends_with_the_same_weights(short, run, state_of, tmp_path, request):
     assert run(short, tmp_path / "plain")
-    monkeypatch.setattr(loop, "AsyncScalars", Late)
+    request.getfixturevalue("late")
     assert run(short, tmp_path / "late")
     plain, late = (state_of(tmp_path / name) for name in ("plain", "late"))
     assert plain.keys() == late.keys() and all(torch.equal(plain[name], late[name]) for name in plain)
-
-
-def test_a_step_that_is_not_finite_moves_nothing_though_it_is_known_late(
-    short, run, bad_gradient, state_of, late, caplog, tmp_path
-):
-    bad_gradient((2, 5))
-    assert run(short, tmp_path / "run")
-    before, after = state_of(tmp_path / "run", 2), state_of(tmp_path / "run", 3)
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert [f"step {n}: not finite: gradient; the step is skipped" in caplog.text for n in (2, 5)] == [
-        True
-    ] * 2
 
 
 def test_three_in_a_row_end_the_run_though_the_fourth_has_begun(
@@ -74,12 +46,3 @@ def test_three_in_a_row_end_the_run_though_the_fourth_has_begun(
         run(short, tmp_path / "run")
     before, after = state_of(tmp_path / "run", 2), state_of(tmp_path / "run", 4)
     assert all(torch.equal(before[name], after[name]) for name in before)
-
-
-def test_unreadable_images_end_a_run_that_learns_late(short, run, change, late, photos: Path, tmp_path: Path):
-    images = tmp_path / "images"
-    images.mkdir()
-    for path in (photos / "train").iterdir():
-        (images / path.name).write_bytes(path.read_bytes() if path.stem > "2" else b"spoilt")
-    with pytest.raises(DataError):
-        run(change(short, {"data": {"root": (str(images),), "max_bad": 0.01}}), tmp_path / "run")

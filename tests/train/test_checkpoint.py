@@ -7,18 +7,15 @@ import logging
 import resource
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import launch
 import pytest
-import torch
 
 from unic.cli import main
 from unic.core.errors import WeightsError
 from unic.core.files import check_folder, newest_valid
 from unic.train import checkpoint
-from unic.train.loop import train
 from unic.train.recipe import Recipe
 
 FILES = ("model.safetensors", "optimizer.safetensors", "statistics.safetensors", "meta.json", "manifest.json")
@@ -26,18 +23,10 @@ NUM_STEPS = 6
 
 
 @pytest.fixture(scope="module")
-def finished(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(short: Recipe, run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 6 steps with a checkpoint of each."""
-    short = replace(
-        recipe,
-        optim=replace(recipe.optim, epochs=1.0, warmup_epochs=0.5),
-        log=replace(recipe.log, checkpoint_steps=1, keep=99),
-    )
     folder = tmp_path_factory.mktemp("finished") / "run"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    assert train(short, folder, torch.device("cpu"))
-    torch.set_num_threads(threads)
+    assert run(short, folder)
     return folder
 
 

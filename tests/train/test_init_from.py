@@ -42,9 +42,8 @@ def test_a_run_made_ready_for_an_accelerator_begins_with_another_one_too(
     first, recipe, monkeypatch, tmp_path
 ):
     def choose_kernels(kind, device, autocast) -> choose.Kernels:
-        return choose.choose_kernels(
-            kind, torch.device("meta"), autocast
-        )  # nothing is compiled before it is called
+        # Nothing is compiled before it is called.
+        return choose.choose_kernels(kind, torch.device("meta"), autocast)
 
     monkeypatch.setattr("unic.train.build_run.choose_kernels", choose_kernels)
     _, state = build_run(replace(recipe, start=str(first)), RunDir(tmp_path), CPU)

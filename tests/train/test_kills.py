@@ -140,15 +140,8 @@ def test_a_second_signal_ends_the_run_at_once_and_loses_no_checkpoint(
 def test_sigterm_under_torchrun_leaves_a_checkpoint_of_all_processes(words, recipe, metrics, tmp_path):
     """Bit-identical needs the same number of processes, so the run to compare with has two as well."""
     runs = [tmp_path / "run", tmp_path / "whole"]
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "--no-python",
-    ]
+    options = ["--standalone", "--nproc-per-node", "2", "--no-python"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *options]
     unic = [sys.executable, "-c", "from unic.cli import main; raise SystemExit(main())"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 

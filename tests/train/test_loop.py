@@ -74,17 +74,19 @@ def test_features_that_are_not_finite_move_neither_weights_nor_statistics(
 
 
 def test_a_gradient_that_is_not_finite_moves_neither_weights_nor_statistics(
-    short, run, bad_gradient, state_of, caplog, tmp_path
+    short, run, bad_gradient, state_of, when_known, caplog, tmp_path
 ):
-    bad_gradient((1, 2, 4, 5))  # never three in a row
+    bad_gradient((2, 3, 5))  # never three in a row; a checkpoint of step 1 is due a step late
     assert run(short, tmp_path / "run")
-    for step in (1, 2, 4, 5):
+    for step in (2, 3, 5):
         assert_step_changed_nothing(state_of, tmp_path / "run", step)
     assert not torch.equal(
-        state_of(tmp_path / "run", 3)["model/encoder.model.cls_token"],
         state_of(tmp_path / "run", 4)["model/encoder.model.cls_token"],
+        state_of(tmp_path / "run", 5)["model/encoder.model.cls_token"],
     )
-    assert caplog.text.count("not finite: gradient; the step is skipped") == 4
+    for step in (2, 3, 5):
+        assert f"step {step}: not finite: gradient; the step is skipped" in caplog.text
+    assert caplog.text.count("not finite") == 3
 
 
 def test_three_steps_in_a_row_end_the_run_with_the_teacher_the_step_and_exit_code_two(
@@ -297,7 +299,9 @@ def test_changed_images_are_a_warning(short, run, change, tmp_path, photos, capl
     assert "the training images changed since this run was started (24 then, 25 now)" in caplog.text
 
 
-def test_too_many_unreadable_images_end_the_run_and_a_few_do_not(short, run, change, tmp_path, photos):
+def test_too_many_unreadable_images_end_the_run_and_a_few_do_not(
+    short, run, change, when_known, tmp_path, photos
+):
     images = shutil.copytree(photos / "train", tmp_path / "images")
     for number in (3, 4):
         (images / f"{number}.png").write_bytes(b"spoilt")

@@ -42,12 +42,10 @@ def compared(run, state_of, metrics, config, tmp_path):
         alone: Recipe, together: Recipe, num_processes: int = 2, options: Sequence[str] = ()
     ) -> dict[str, float]:
         assert run(alone, tmp_path / "alone")
-        words = ["distill", config(together), "--out", str(tmp_path / "ranks"), "--device", "cpu", *options]
         if num_processes == 1:
             assert run(together, tmp_path / "ranks")
         else:
-            codes = launch.finish(*launch.ranks(num_processes, words, tmp_path / "log"))
-            assert codes == [0] * num_processes, (tmp_path / "log").read_text()
+            launch.distill_on_ranks(num_processes, config(together), tmp_path / "ranks", options)
         one, other = state_of(tmp_path / "alone"), state_of(tmp_path / "ranks")
         assert one.keys() == other.keys()
         largest = {"model": 0.0, "statistics": 0.0, "metrics": 0.0}
@@ -142,8 +140,7 @@ def test_a_run_of_two_processes_is_taken_up_by_one(twenty, run, state_of, config
     """Steps 1 to 10 by two processes, which stop for a full folder of checkpoints; 11 to 20 by one."""
     assert run(twenty, tmp_path / "alone")
     saving = change(twenty, {"log": {"checkpoint_steps": 10, "keep": 9}})
-    words = ["distill", config(saving), "--out", str(tmp_path / "ranks"), "--device", "cpu"]
-    assert launch.finish(*launch.ranks(2, words, tmp_path / "log")) == [0, 0]
+    launch.distill_on_ranks(2, config(saving), tmp_path / "ranks")
     shutil.rmtree(tmp_path / "ranks" / "checkpoints" / "step-00000020")
     assert run(twenty, tmp_path / "ranks")
     one, other = state_of(tmp_path / "alone"), state_of(tmp_path / "ranks")

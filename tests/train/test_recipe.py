@@ -32,6 +32,8 @@ def test_every_recipe_can_be_built_and_carries_its_source_or_cost(name: str):
         (LogConfig, {"checkpoint_steps": 0}, "log.checkpoint_steps"),
         (LogConfig, {"checkpoint_minutes": -1.0}, "log.checkpoint_minutes"),
         (LogConfig, {"validate_every": 0.0}, "log.validate_every"),
+        (LogConfig, {"fidelity_every": -1.0}, r"log\.fidelity_every must be above 0 epochs"),
+        (LogConfig, {"fidelity_images": 0}, "log.fidelity_images at least 1"),
         (SpeedConfig, {"micro_batch": 0}, "speed.micro_batch"),
         (SpeedConfig, {"workers": -1}, "speed.workers"),
         (Recipe, {"teachers": ()}, "at least one teacher"),

@@ -60,9 +60,8 @@ class LoadedBatches:
         return LoadedBatches([batch.pin_memory() for batch in self.batches], self.bad, self.error)
 
 
-def data_loader(
-    items: Dataset[LoadedBatches], order: Sequence[int], workers: int, pin_memory: bool
-) -> DataLoader[LoadedBatches]:
+def data_loader(items: Dataset[T], order: Sequence[int], workers: int, pin_memory: bool) -> DataLoader[T]:
+    """Each item as it is, in this order."""
     return DataLoader(
         items,
         batch_size=None,
@@ -76,7 +75,7 @@ def data_loader(
     )
 
 
-def with_explained_errors(loader: DataLoader[LoadedBatches]) -> Iterator[LoadedBatches]:
+def with_explained_errors(loader: DataLoader[T]) -> Iterator[T]:
     """The loader's results; the death of one of its processes as a sentence."""
     try:
         yield from loader

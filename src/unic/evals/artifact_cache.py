@@ -1,6 +1,8 @@
 """Results that took time, kept by content: written whole or not at all, and never read when they are damaged."""
 
 import contextlib
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +22,11 @@ T = TypeVar("T")
 
 _TENSORS = "tensors.safetensors"
 _FACTS = "facts.json"
+
+
+def content_key(facts: Mapping[str, Any]) -> str:
+    """The name of what depends on these facts and nothing else: their sha256, whatever their order."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def save_artifact(folder: Path, what: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

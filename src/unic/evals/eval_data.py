@@ -4,6 +4,8 @@ Letters: M images of a split, D width, Q test images, K classes, R ranks.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +14,6 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unic.core.results import Result
-from unic.data.datasets import Targets
 from unic.data.image_list import ImageList
 from unic.evals.features import Token, extract
 from unic.evals.registry import EvalOptions
@@ -22,32 +23,21 @@ from unic.method.tokens import Encoder
 _ROWS_AT_ONCE = 4096
 
 
+@dataclass(frozen=True, kw_only=True)
 class EvalData:
     """One data set as one encoder sees it. Features are computed when first asked for, then kept.
 
+    encoder: on `device` already.
     cache: folder for features, classifiers and other things worth keeping; None keeps nothing.
     """
 
-    def __init__(
-        self,
-        name: str,
-        splits: Splits,
-        *,
-        encoder: Encoder,
-        options: EvalOptions,
-        device: torch.device,
-        cache: Path | None,
-    ):
-        self.name = name
-        self.splits = splits
-        self.device = device
-        self.cache = cache
-        self._encoder = encoder
-        self._options = options
-        self._features: dict[tuple[str, Token], Tensor] = {}
-        self.classes = (splits.train or splits.test).classes or ()
-        self.model_hash = encoder.fingerprint()
-        self.data_hash = splits.identity()
+    name: str
+    splits: Splits
+    encoder: Encoder
+    options: EvalOptions
+    device: torch.device
+    cache: Path | None
+    _features: dict[tuple[str, Token], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def train(self) -> ImageList | None:
@@ -59,8 +49,17 @@ class EvalData:
         return self.splits.test
 
     @property
-    def targets(self) -> Targets:
-        return self.splits.targets
+    def classes(self) -> tuple[str, ...]:
+        """Of the training part, which may be another data set's; of the test part where there is none."""
+        return (self.splits.train or self.splits.test).classes or ()
+
+    @cached_property
+    def model_hash(self) -> str:
+        return self.encoder.fingerprint()
+
+    @cached_property
+    def data_hash(self) -> str:
+        return self.splits.identity()
 
     def accuracy(self, ranked: Int64[Tensor, "Q R"], top: int) -> float:
         """Share of the test images, in percent, with a right answer among the first `top` classes."""
@@ -80,33 +79,22 @@ class EvalData:
         ]
         best, of_all, num_classes = (torch.cat(some) for some in zip(*parts, strict=True))
         accuracies = {"top1": self.accuracy(best, 1), f"top{NUM_RANKED}": self.accuracy(best, NUM_RANKED)}
-        if all(len(answers) == 1 for answers in self.targets.answers):
+        targets = self.splits.targets
+        if all(len(answers) == 1 for answers in targets.answers):
             accuracies["mean_per_class"] = self.splits.mean_per_class(best)
-        if len(self.targets.scored) < num_classes[0]:
+        if len(targets.scored) < num_classes[0]:
             accuracies["top1_all_classes"] = self.accuracy(of_all, 1)
         return accuracies
-
-    def with_encoder(self, encoder: Encoder) -> "EvalData":
-        """The same data through another encoder."""
-        return EvalData(
-            self.name,
-            self.splits,
-            encoder=encoder,
-            options=self._options,
-            device=self.device,
-            cache=self.cache,
-        )
 
     def features(self, split: Literal["train", "test"], token: Token = "cls") -> Float[Tensor, "M D"]:
         """float32 features of all images of a split, in the order of its ImageList, on the CPU."""
         if (split, token) not in self._features:
-            features = extract(
-                self._encoder,
-                self._images(split),
+            images = self._images(split)
+            (features,) = extract(
+                [self.encoder],
+                images,
+                self.options,
                 device=self.device,
-                batch_size=self._options.batch_size,
-                workers=self._options.workers,
-                precision=self._options.precision,
                 cache_root=self.cache,
                 tokens=(token,),
             )
@@ -134,9 +122,9 @@ class EvalData:
         seed: int | None = None,
     ) -> Result:
         """A Result with the identities of this encoder and this data filled in."""
-        precision = "" if self._options.precision == "fp32" else f" precision={self._options.precision}"
+        precision = "" if self.options.precision == "fp32" else f" precision={self.options.precision}"
         return Result(
-            model=self._encoder.name,
+            model=self.encoder.name,
             dataset=self.name,
             evaluation=evaluation,
             metric=metric,

@@ -37,7 +37,9 @@ def evaluate(
     """
     chosen = evaluations_for(dataset, evals)
     data = {
-        uses_train: EvalData(dataset, splits, encoder=encoder, options=options, device=device, cache=cache)
+        uses_train: EvalData(
+            name=dataset, splits=splits, encoder=encoder, options=options, device=device, cache=cache
+        )
         for uses_train, splits in splits_for(dataset, data_root, chosen, options).items()
     }
     results: list[Result] = []

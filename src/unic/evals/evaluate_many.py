@@ -15,7 +15,7 @@ from unic.core.results import Result, StoredResult
 from unic.core.run_folder import RunDir
 from unic.data.datasets import DATASETS, Roots
 from unic.evals.evaluate import evaluate, evaluations_for, splits_for
-from unic.evals.features import extract_together
+from unic.evals.features import extract
 from unic.evals.linear.trainval_split import log_odds
 from unic.evals.registry import EVALUATIONS, EvalOptions
 from unic.models.encoder import ImageEncoder
@@ -110,15 +110,7 @@ def compute_features(request: EvaluationRequest, *, device: torch.device) -> Non
             ]
             for splits in splits_for(dataset, request.roots, chosen, options).values():
                 for images in filter(None, (splits.train, splits.test)):
-                    extract_together(
-                        encoders,
-                        images,
-                        device=device,
-                        batch_size=options.batch_size,
-                        workers=options.workers,
-                        precision=options.precision,
-                        cache_root=cache_dir(),
-                    )
+                    extract(encoders, images, options, device=device, cache_root=cache_dir())
 
 
 def mean_log_odds(results: Sequence[StoredResult]) -> list[StoredResult]:

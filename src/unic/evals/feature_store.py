@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -28,6 +28,7 @@ from torch import Tensor
 from unic.core import distributed
 from unic.core.errors import DataError
 from unic.core.files import MANIFEST, TEMPORARY, read_lines, remove_folder, write_atomically, write_json
+from unic.evals.artifact_cache import content_key
 
 log = logging.getLogger(__name__)
 
@@ -40,23 +41,6 @@ _DTYPES = {torch.float32: "<f4", torch.uint8: "|u1"}
 _SECONDS_BETWEEN_TRIES = 30.0  # processes of one job must hear from each other while one waits for a lock
 
 
-class Place(Protocol):
-    """Where the features of one encoder and kind of token go. All processes of a job call its methods together.
-
-    done: the shards that need not be computed.
-    """
-
-    done: frozenset[range]
-
-    def add(self, shard: range, rows: Float[Tensor, "S D"]) -> None:
-        """Keeps the features of one shard; called by one process, which must be the only one for that shard."""
-        ...
-
-    def complete(self) -> Float[Tensor, "M D"]:
-        """All features, on the CPU, once every shard was added somewhere."""
-        ...
-
-
 def shards_of(num_images: int, per_shard: int | None = None) -> list[range]:
     """Consecutive positions; they depend on no number of processes, and so neither do batches cut out of them.
 
@@ -66,8 +50,21 @@ def shards_of(num_images: int, per_shard: int | None = None) -> list[range]:
     return [range(start, min(start + step, num_images)) for start in range(0, num_images, step)]
 
 
+def batches_of(shards: Iterable[range], batch_size: int) -> list[range]:
+    """The positions of the shards in batches, none of which reaches over the end of a shard.
+
+    So they are the same, whichever process computes a shard, and after a kill.
+    """
+    return [
+        shard[start : start + batch_size] for shard in shards for start in range(0, len(shard), batch_size)
+    ]
+
+
 class InMemory:
-    """Features that are not kept for next time. Every process comes to hold all of them."""
+    """Features that are not kept for next time. Every process comes to hold all of them.
+
+    All processes of a job call the methods together, as those of `OnDisk`. done: shards that need not be computed.
+    """
 
     def __init__(self, num_images: int, width: int, device: torch.device):
         self.done: frozenset[range] = frozenset()
@@ -75,9 +72,11 @@ class InMemory:
         self._features = torch.zeros(num_images, width)
 
     def add(self, shard: range, rows: Float[Tensor, "S D"]) -> None:
+        """Called by one process, which must be the only one for that shard."""
         self._features[shard.start : shard.stop] = rows
 
     def complete(self) -> Float[Tensor, "M D"]:
+        """All features, on the CPU, once every shard was added somewhere."""
         if distributed.world_size() > 1:
             for shard in shards_of(len(self._features)):
                 # Added as integers: those of all other processes are 0, so that every bit arrives as it was.
@@ -104,7 +103,7 @@ class OnDisk:
         per_shard: int | None = None,
     ):
         self.done: frozenset[range] = frozenset()
-        self.key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        self.key = content_key(facts)
         self.folder = root / self.key
         self._part = root / f"{TEMPORARY}{self.key}"
         self._facts = facts
@@ -253,6 +252,10 @@ class OnDisk:
             (self.folder / file.name).unlink(missing_ok=True)
 
 
+Place = InMemory | OnDisk
+"""Where the features of one encoder and kind of token go."""
+
+
 @contextlib.contextmanager
 def locked(stored: Sequence[OnDisk]) -> Iterator[None]:
     """Waits until no other job computes these features, and keeps others from it for the length of the block.
@@ -260,7 +263,7 @@ def locked(stored: Sequence[OnDisk]) -> Iterator[None]:
     Raises OSError where a lock cannot be written.
     """
     # In the same order everywhere, so that no two jobs wait for each other.
-    locks = [FileLock(place.folder.with_name(f"{place.key}.lock")) for place in sorted(stored, key=_key)]
+    locks = [FileLock(path) for path in sorted(place.folder.with_suffix(".lock") for place in stored)]
     try:
         for lock in locks:
             while not distributed.run_on_rank0(partial(_acquired, lock)):
@@ -269,10 +272,6 @@ def locked(stored: Sequence[OnDisk]) -> Iterator[None]:
     finally:
         for lock in locks:
             lock.release()
-
-
-def _key(stored: OnDisk) -> str:
-    return stored.key
 
 
 def _acquired(lock: FileLock) -> bool:

@@ -24,8 +24,8 @@ from unic.core.progress import with_progress
 from unic.data.eval_loader import evaluation_views
 from unic.data.image_list import ImageList
 from unic.data.worker_processes import auto_workers
-from unic.evals.feature_store import InMemory, OnDisk, Place, locked, shards_of
-from unic.evals.registry import Precision
+from unic.evals.feature_store import InMemory, OnDisk, Place, batches_of, locked, shards_of
+from unic.evals.registry import EvalOptions, Precision
 from unic.method.tokens import Batch, Encoder, Tokens
 
 log = logging.getLogger(__name__)
@@ -62,47 +62,18 @@ class _Part(NamedTuple):
 
 
 def extract(
-    encoder: Encoder,
-    images: ImageList,
-    *,
-    device: torch.device,
-    batch_size: int = 256,
-    workers: int | None = None,
-    precision: Precision = "fp32",
-    cache_root: Path | None = None,
-    tokens: Sequence[Token] = ("cls",),
-) -> dict[Token, Float[Tensor, "M _"]]:
-    """float32 features of all images, in their order, on the CPU: one tensor for each kind of token.
-
-    As `extract_together` with one encoder.
-    """
-    (features,) = extract_together(
-        [encoder],
-        images,
-        device=device,
-        batch_size=batch_size,
-        workers=workers,
-        precision=precision,
-        cache_root=cache_root,
-        tokens=tokens,
-    )
-    return features
-
-
-def extract_together(
     encoders: Sequence[Encoder],
     images: ImageList,
+    options: EvalOptions,
     *,
     device: torch.device,
-    batch_size: int = 256,
-    workers: int | None = None,
-    precision: Precision = "fp32",
     cache_root: Path | None = None,
     tokens: Sequence[Token] = ("cls",),
 ) -> list[dict[Token, Float[Tensor, "M _"]]]:
     """Features of all images through each encoder; every image is decoded once for all of them.
 
     encoders: on `device` already; used in eval mode, and left in the mode they were in.
+    options: their batch size, number of workers and precision count here.
     cache_root: features are kept in, and read by memory map from, cache_root/features, which all processes of a job
       must share; what an extraction that was cut short had finished is used. None neither reads nor writes.
     The processes of a job share the work, and each gets all features; their number changes no bit.
@@ -110,28 +81,19 @@ def extract_together(
     """
     if not len(images):
         raise DataError(f"{images.name}: no images to encode")
-    encode = partial(
-        _encode,
-        images,
-        device=device,
-        batch_size=batch_size,
-        workers=auto_workers() if workers is None else workers,
-        precision=precision,
-    )
+    encode = partial(_encode, images, options, device)
     wanted = list(itertools.product(encoders, tokens))
     if cache_root is None:
         features = encode(_in_memory(wanted, len(images), device))
     else:
-        facts = distributed.run_on_rank0(partial(_identities, wanted, images, precision))
+        facts = distributed.run_on_rank0(partial(_identities, wanted, images, options.precision))
         stored = [
             OnDisk(cache_root / "features", about, len(images), _KINDS[token].width(encoder))
             for (encoder, token), about in zip(wanted, facts, strict=True)
         ]
         features = _through_cache(wanted, stored, images, device, encode)
-    num = len(tokens)
-    return [
-        dict(zip(tokens, features[number * num :][:num], strict=True)) for number, _ in enumerate(encoders)
-    ]
+    in_order = iter(features)
+    return [{token: next(in_order) for token in tokens} for _ in encoders]
 
 
 def _in_memory(wanted: Iterable[tuple[Encoder, Token]], num_images: int, device: torch.device) -> list[_Part]:
@@ -149,38 +111,33 @@ def _through_cache(
     encode: Callable[[Sequence[_Part]], list[Tensor]],
 ) -> list[Tensor]:
     """The features of each of `wanted`, from its place in the cache; those that are not there come there first."""
-    places = {place.key: (pair, place) for pair, place in zip(wanted, stored, strict=True)}
-    features: dict[str, Tensor | None] = {key: place.find() for key, (_, place) in places.items()}
+    places = {place.key: place for place in stored}
+    pairs = {place.key: pair for pair, place in zip(wanted, stored, strict=True)}
+    features: dict[str, Tensor | None] = {key: place.find() for key, place in places.items()}
     missing = [key for key in places if features[key] is None]
-    names = dict.fromkeys(places[key][0][0].name for key in places if key not in missing)
+    names = dict.fromkeys(pairs[key][0].name for key in places if key not in missing)
     if names:
         log.info("%s  %s: features of %d images from the cache", ", ".join(names), images.name, len(images))
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locked([places[key][1] for key in missing]))
-            features |= {key: places[key][1].find() for key in missing}  # another process may have been first
+            stack.enter_context(locked([places[key] for key in missing]))
+            features |= {key: places[key].find() for key in missing}  # another process may have been first
             missing = [key for key in missing if features[key] is None]
             for key in missing:
-                stack.callback(places[key][1].leave)
-                places[key][1].prepare()
-            parts = [_Part(*places[key][0], places[key][1]) for key in missing]
+                stack.callback(places[key].leave)
+                places[key].prepare()
+            parts = [_Part(*pairs[key], places[key]) for key in missing]
         except OSError as error:
             stack.close()
             log.warning("features are not kept for next time: %s", error)
-            parts = _in_memory((places[key][0] for key in missing), len(images), device)
+            parts = _in_memory((pairs[key] for key in missing), len(images), device)
         features |= dict(zip(missing, encode(parts) if parts else [], strict=True))
     in_order = [features[place.key] for place in stored]
     return [some for some in in_order if some is not None]
 
 
 def _encode(
-    images: ImageList,
-    parts: Sequence[_Part],
-    *,
-    device: torch.device,
-    batch_size: int,
-    workers: int,
-    precision: Precision,
+    images: ImageList, options: EvalOptions, device: torch.device, parts: Sequence[_Part]
 ) -> list[Tensor]:
     """Computes what the parts lack: on each process some of the shards, and of each image all that is lacking."""
     rank, world = distributed.rank(), distributed.world_size()
@@ -188,14 +145,10 @@ def _encode(
         shard for shard in shards_of(len(images)) if any(shard not in part.place.done for part in parts)
     ]
     mine = shards[rank::world]
-    # No batch reaches over the end of a shard: the same batches, whichever process computes a shard, and after a kill.
-    positions = [
-        np.arange(start, min(start + batch_size, shard.stop))
-        for shard in mine
-        for start in range(shard.start, shard.stop, batch_size)
-    ]
+    positions = [np.asarray(batch) for batch in batches_of(mine, options.batch_size)]
     encoders = list({id(part.encoder): part.encoder for part in parts}.values())
     sizes = sorted({encoder.image_size for encoder in encoders})
+    workers = auto_workers() if options.workers is None else options.workers
     views = evaluation_views(images, sizes, positions, workers=workers, pin_memory=device.type != "cpu")
     num_left = sum(len(shard) for shard in mine)
     what = f"{', '.join(encoder.name for encoder in encoders)}  {images.name}"
@@ -213,7 +166,7 @@ def _encode(
             shard = mine[number] if number < len(mine) else range(0)
             lacking = [part for part in parts if shard not in part.place.done]
             distributed.run_on_all_ranks(
-                partial(_encode_shard, shard, lacking, steps, images, device, precision)
+                partial(_encode_shard, shard, lacking, steps, images, device, options.precision)
             )
     assert next(steps, None) is None, "evaluation_views gave other images than those of the shards"
     return [part.place.complete() for part in parts]

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unic.evals.linear.classifier import ProbeFit, ProbeProblem, Solver
+from unic.evals.linear.classifier import Classifier, ProbeProblem, Solver
 from unic.evals.linear.hyperparameter_search import Params, search
-from unic.evals.linear.sgd import fit_heads
+from unic.evals.linear.sgd import Heads, fit_heads
 
 log = logging.getLogger(__name__)
 
@@ -26,30 +26,44 @@ SGD_SPACE = {"rate": (1e-1, 1e2), "decay": (1e-12, 1e-4)}
 MAX_ITERATIONS = 2000
 
 
-def solve(task: ProbeProblem) -> ProbeFit:
+def solve(problem: ProbeProblem) -> Classifier:
     """C by TPE on the held-out images, then all images with the best C; on the CPU."""
-    features, labels = task.features.cpu(), task.labels.cpu()
-    train, held_out = task.train.cpu(), task.held_out.cpu()
+    features, labels = problem.features.cpu(), problem.labels.cpu()
+    train, held_out = problem.train.cpu(), problem.held_out.cpu()
 
     def score(trials: Sequence[Params]) -> Iterator[float]:
         for trial in trials:
-            weight, bias = scikit_learn(features[train], labels[train], task.num_classes, trial["C"])
-            scores = (features[held_out] @ weight.T + bias).to(task.labels.device)
-            yield task.held_out_accuracy(scores)
+            weight, bias = scikit_learn(features[train], labels[train], problem.num_classes, trial["C"])
+            scores = (features[held_out] @ weight.T + bias).to(problem.labels.device)
+            yield problem.held_out_accuracy(scores)
 
-    best, value = search(C_SPACE, score, seed=task.seed, num_trials=task.num_trials, record=task.record)
-    return ProbeFit(*scikit_learn(features, labels, task.num_classes, best["C"]), best, value)
+    best, value = search(
+        C_SPACE, score, seed=problem.seed, num_trials=problem.num_trials, record=problem.record
+    )
+    weight, bias = scikit_learn(features, labels, problem.num_classes, best["C"])
+    return Classifier(weight, bias, unit_length=False, settings=best, held_out=value)
 
 
-def solve_large(task: ProbeProblem) -> ProbeFit:
-    """Learning rate and weight decay by TPE, one classifier at a time, then all images with the best."""
+def solve_large(problem: ProbeProblem, *, at_once: int = 1) -> Classifier:
+    """Learning rate and weight decay by TPE, then all images with the best.
+
+    at_once: classifiers trained in one pass over the features; with more than one, TPE learns from results that often.
+    """
 
     def score(trials: Sequence[Params]) -> Iterator[float]:
-        for trial in trials:
-            yield from sgd_accuracies(task, [trial])
+        for start in range(0, len(trials), at_once):
+            yield from _sgd_accuracies(problem, trials[start : start + at_once])
 
-    best, value = search(SGD_SPACE, score, seed=task.seed, num_trials=task.num_trials, record=task.record)
-    return sgd_solution(task, best, value)
+    best, value = search(
+        SGD_SPACE,
+        score,
+        seed=problem.seed,
+        num_trials=problem.num_trials,
+        record=problem.record,
+        at_once=at_once,
+    )
+    heads = _sgd_heads(problem, [best], slice(None))
+    return Classifier(heads.weight[0], heads.bias[0], unit_length=True, settings=best, held_out=value)
 
 
 def scikit_learn(
@@ -76,36 +90,28 @@ def scikit_learn(
     return weight, bias
 
 
-def sgd_accuracies(task: ProbeProblem, trials: Sequence[Params]) -> list[float]:
-    """Held-out accuracy of some trials, trained in one pass over the features."""
-    heads = fit_heads(
-        task.features[task.train],
-        task.labels[task.train],
-        task.num_classes,
+def _sgd_heads(problem: ProbeProblem, trials: Sequence[Params], rows: Int64[Tensor, " T"] | slice) -> Heads:
+    """Classifiers of these rows with the settings of some trials, in one pass over the features."""
+    return fit_heads(
+        problem.features[rows],
+        problem.labels[rows],
+        problem.num_classes,
         rates=[trial["rate"] for trial in trials],
         decays=[trial["decay"] for trial in trials],
-        seed=task.seed,
+        seed=problem.seed,
     )
+
+
+def _sgd_accuracies(problem: ProbeProblem, trials: Sequence[Params]) -> list[float]:
+    heads = _sgd_heads(problem, trials, problem.train)
     for trial, finite in zip(trials, heads.finite, strict=True):
         if not finite:
             log.info("rate %.3g: the loss became infinite; the trial ends there", trial["rate"])
-    held_out = task.features[task.held_out]
+    held_out = problem.features[problem.held_out]
     return [
-        task.held_out_accuracy(held_out @ weight.T + bias)
+        problem.held_out_accuracy(held_out @ weight.T + bias)
         for weight, bias in zip(heads.weight, heads.bias, strict=True)
     ]
-
-
-def sgd_solution(task: ProbeProblem, best: Params, value: float) -> ProbeFit:
-    heads = fit_heads(
-        task.features,
-        task.labels,
-        task.num_classes,
-        rates=[best["rate"]],
-        decays=[best["decay"]],
-        seed=task.seed,
-    )
-    return ProbeFit(heads.weight[0], heads.bias[0], best, value)
 
 
 EXACT = Solver("logreg", "logreg-1", "logreg-sgd-1", solve, solve_large)

@@ -10,15 +10,16 @@ SGD heads (sgd.py) are trained ten at a time, which lets Optuna learn from resul
 import bisect
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unic.evals.linear import lbfgs
-from unic.evals.linear.classifier import ProbeFit, ProbeProblem, Solver
+from unic.evals.linear.classifier import Classifier, ProbeProblem, Solver
 from unic.evals.linear.hyperparameter_search import Params, search
-from unic.evals.logreg import C_SPACE, SGD_SPACE, sgd_accuracies, sgd_solution
+from unic.evals.logreg import C_SPACE, solve_large
 
 AT_ONCE = 10
 """SGD heads trained in one pass."""
@@ -32,9 +33,7 @@ class SolutionPath:
         self._known: list[tuple[float, lbfgs.Point]] = []
 
     def at(self, C: float) -> lbfgs.Point:
-        # scikit-learn keeps one row for two classes; two rows share its penalty and so halve it.
-        per_row = C / 2 if self._problem[2] == 2 else C
-        solution = lbfgs.solve(*self._problem, per_row, start=self.near(C))
+        solution = lbfgs.solve(*self._problem, _for_each_row(C, self._problem[2]), start=self.near(C))
         bisect.insort(self._known, (math.log(C), solution), key=lambda known: known[0])
         return solution
 
@@ -52,42 +51,34 @@ class SolutionPath:
         )
 
 
-def solve(task: ProbeProblem) -> ProbeFit:
+def solve(problem: ProbeProblem) -> Classifier:
     """C by TPE on the held-out images, then all images with the best C, from the solution on a part of them."""
-    axes = lbfgs.Axes.of(task.features)
-    features = axes.to(task.features)
-    train, held_out = features[task.train], features[task.held_out]
-    path = SolutionPath(train, task.labels[task.train], task.num_classes)
+    axes = lbfgs.Axes.of(problem.features)
+    features = axes.to(problem.features)
+    train, held_out = features[problem.train], features[problem.held_out]
+    path = SolutionPath(train, problem.labels[problem.train], problem.num_classes)
 
     def score(trials: Sequence[Params]) -> list[float]:
         values = {}
         for C in sorted(trial["C"] for trial in trials):
             point = path.at(C)
-            values[C] = task.held_out_accuracy(held_out @ point.weight.T + point.bias)
+            values[C] = problem.held_out_accuracy(held_out @ point.weight.T + point.bias)
         return [values[trial["C"]] for trial in trials]
 
-    best, value = search(C_SPACE, score, seed=task.seed, num_trials=task.num_trials, record=task.record)
-    per_row = best["C"] / 2 if task.num_classes == 2 else best["C"]
-    start = path.near(best["C"])
-    point = lbfgs.solve(features, task.labels, task.num_classes, per_row, start=start)
-    return ProbeFit(*axes.back(point.weight, point.bias), best, value)
-
-
-def solve_large(task: ProbeProblem) -> ProbeFit:
-    """Learning rate and weight decay by TPE, ten trials at a time, then all images with the best."""
-
-    def score(trials: Sequence[Params]) -> list[float]:
-        return sgd_accuracies(task, trials)
-
     best, value = search(
-        SGD_SPACE,
-        score,
-        seed=task.seed,
-        num_trials=task.num_trials,
-        record=task.record,
-        at_once=AT_ONCE,
+        C_SPACE, score, seed=problem.seed, num_trials=problem.num_trials, record=problem.record
     )
-    return sgd_solution(task, best, value)
+    C = _for_each_row(best["C"], problem.num_classes)
+    point = lbfgs.solve(features, problem.labels, problem.num_classes, C, start=path.near(best["C"]))
+    weight, bias = axes.back(*point)
+    return Classifier(weight, bias, unit_length=False, settings=best, held_out=value)
 
 
-FAST = Solver("logreg-fast", "logreg-fast-1", "logreg-fast-sgd-1", solve, solve_large)
+def _for_each_row(C: float, num_classes: int) -> float:
+    """scikit-learn keeps one row for two classes; two rows share its penalty and so halve it."""
+    return C / 2 if num_classes == 2 else C
+
+
+FAST = Solver(
+    "logreg-fast", "logreg-fast-1", "logreg-fast-sgd-1", solve, partial(solve_large, at_once=AT_ONCE)
+)

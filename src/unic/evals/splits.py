@@ -35,11 +35,6 @@ class Splits:
     targets: Targets = field(default_factory=partial(Targets, (), ()))
     truth: Masks | Depths | None = None
 
-    @property
-    def num_classes(self) -> int:
-        """Of the training part, which may be another data set's."""
-        return len((self.train or self.test).classes or ())
-
     def identity(self) -> str:
         """sha256 of the paths, sizes and labels of all images: the same on every machine that holds the same split."""
         parts = [images.identity(times=False) for images in (self.train, self.test) if images is not None]

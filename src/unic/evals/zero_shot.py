@@ -8,7 +8,6 @@ Letters: Q test images, K classes, U different names, D width of CLS, E width of
 
 import dataclasses
 import hashlib
-import json
 import logging
 from collections.abc import Collection, Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from unic.core.errors import ConfigError, WeightsError
 from unic.core.plugins import unknown
 from unic.core.progress import with_progress
 from unic.core.results import Result
-from unic.evals.artifact_cache import load_artifact, save_artifact
+from unic.evals.artifact_cache import content_key, load_artifact, save_artifact
 from unic.evals.eval_data import EvalData
 from unic.evals.prompts import class_names, templates
 from unic.evals.protocols.zero_shot import ZeroShotConfig
@@ -45,21 +44,20 @@ def zero_shot_results(encoder: Encoder, data: EvalData, config: ZeroShotConfig) 
     Where only some classes count in the test set, also the top-1 among all classes. The results are the encoder's,
     under the fingerprint of what answered; of a student with several such heads, those of `<student>@<teacher>`.
     """
-    spaces = getattr(encoder, "spaces", {})
-    reference = choose_teacher(spaces, config.teacher, encoder.name)
+    reference = choose_teacher(encoder.spaces, config.teacher, encoder.name)
     names, origin = class_names(data.name, data.classes, config.names)
     tower = load_text_tower(reference).to(data.device)
-    space = spaces[reference]()
+    space = encoder.spaces[reference]()
     _check_width(space, tower, reference)
     texts = class_embeddings(tower, names, reference=reference, cache=data.cache).to(data.device)
-    answered = data if space is encoder else data.with_encoder(space.to(data.device))
+    answered = data if space is encoder else dataclasses.replace(data, encoder=space.to(data.device))
     features = answered.features("test").to(data.device)
     accuracies = data.accuracies(partial(zero_shot_scores, texts=texts, tower=tower), features)
     results = [
         answered.result("zero-shot", metric, value, protocol=f"{PROTOCOL} {origin}".strip())
         for metric, value in accuracies.items()
     ]
-    if len(_with_texts(spaces)) > 1:
+    if len(_with_texts(encoder.spaces)) > 1:
         return results
     return [dataclasses.replace(result, model=encoder.name) for result in results]
 
@@ -116,11 +114,7 @@ def class_embeddings(
         "sentences": hashlib.sha256("\n".join([str(len(words)), *sentences]).encode()).hexdigest(),
         "matmul": torch.get_float32_matmul_precision(),
     }
-    folder = (
-        cache / "texts" / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        if cache
-        else None
-    )
+    folder = cache / "texts" / content_key(facts) if cache else None
     what = "embeddings of texts are"
     texts = load_artifact(folder, what, partial(_read_texts, num_names=len(words))) if folder else None
     if texts is None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from timm.models.eva import Eva
@@ -11,7 +11,6 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from unic.core.compile_cache import compile_module, compiled
-from unic.kernels.attention import unfuse_attention
 from unic.kernels.frozen_weights import cast_weights, prepack_weights
 from unic.kernels.gelu import replace_gelu
 from unic.kernels.ladder_cpu import fast_ladder
@@ -24,6 +23,8 @@ from unic.models.dense_utils import sharing_weights
 from unic.models.encoder import ImageEncoder, normalize
 from unic.models.student import EXACT, StudentKernels
 from unic.models.timm_encoder import TimmEncoder
+
+E = TypeVar("E", bound=ImageEncoder)
 
 # Tokens of this many features in all: what one layer hands to the next then stays in the caches of a processor.
 _CACHED_FEATURES = 2_400_000
@@ -58,13 +59,13 @@ def choose_kernels(
     if device.type == "cpu":
         return Kernels(
             student=StudentKernels(encoder=with_plain_attention, project=fast_ladder),
-            frozen=partial(_frozen_on_cpu, autocast=autocast),
+            frozen=partial(_frozen_on_cpu, dtype=autocast),
             token_loss=fast_token_loss,
             images_at_once=images_in_cache,
         )
     return Kernels(
         student=StudentKernels(encoder=compile_encoder, read_blocks=split_block_outputs, project=fast_ladder),
-        frozen=partial(_frozen_on_gpu, autocast=autocast),
+        frozen=partial(compile_encoder, dtype=autocast),
         statistics=StatisticsKernels(compiled(standardize), compiled(token_moments)),
         token_loss=fast_token_loss,
         compiles=True,
@@ -78,9 +79,26 @@ def with_plain_attention(encoder: TimmEncoder) -> TimmEncoder:
     return encoder.replace(network=network)
 
 
-def compile_encoder(encoder: TimmEncoder) -> TimmEncoder:
-    """An encoder whose blocks, and what comes before them, are compiled; the parameters are shared."""
+def unfuse_attention(model: nn.Module) -> int:
+    """Takes the plain form of every attention that has both; gives their number. The result is the same to rounding.
+
+    On a processor two plain products and a softmax are faster for as many tokens as an image has than the fused kernel,
+    which is made for long sequences (197 tokens in bf16: twice as fast).
+    """
+    layers: list[Any] = [module for module in model.modules() if getattr(module, "fused_attn", False)]
+    for module in layers:
+        module.fused_attn = False
+    return len(layers)
+
+
+def compile_encoder(encoder: E, dtype: torch.dtype | None = None) -> E:
+    """An encoder whose blocks, and what comes before them, are compiled; the parameters are shared.
+
+    dtype: of the weights of one that is frozen; None: as they are.
+    """
     network = sharing_weights(encoder.model)
+    if dtype is not None:
+        cast_weights(network, dtype)
     compile_vits(network)
     return encoder.replace(network=network, normalize=compiled(normalize))
 
@@ -107,18 +125,10 @@ def images_in_cache(encoder: ImageEncoder) -> int:
     return max(1, round(_CACHED_FEATURES / ((rows * columns + 1) * encoder.dim)))
 
 
-def _frozen_on_cpu(encoder: ImageEncoder, *, autocast: torch.dtype | None) -> ImageEncoder:
+def _frozen_on_cpu(encoder: E, dtype: torch.dtype | None) -> E:
     network = sharing_weights(encoder.model)
-    if autocast is not None:
-        cast_weights(network, autocast)
+    if dtype is not None:
+        cast_weights(network, dtype)
     prepack_weights(network)
     unfuse_attention(network)
     return encoder.replace(network=network)
-
-
-def _frozen_on_gpu(encoder: ImageEncoder, *, autocast: torch.dtype | None) -> ImageEncoder:
-    network = sharing_weights(encoder.model)
-    if autocast is not None:
-        cast_weights(network, autocast)
-    compile_vits(network)
-    return encoder.replace(network=network, normalize=compiled(normalize))

@@ -1,6 +1,6 @@
 """The ladder of projectors without the work that its definition repeats, or does for nothing.
 
-This is the form for processors; that for accelerators is in joined.py.
+This is the form for processors; that for accelerators is in ladder_gpu.py.
 
 Tokens are rounded once for all teachers, blocks are summed in the product itself, hidden layers are computed again
 instead of kept, and in the backward pass images that teacher dropping left out (their gradient is zero) take part in

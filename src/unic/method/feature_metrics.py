@@ -57,9 +57,8 @@ def linear_cka(x: Float[Tensor, "N D"], y: Float[Tensor, "N E"]) -> float:
     Source: Kornblith et al., "Similarity of neural network representations revisited" (ICML 2019), linear HSIC.
     """
     x, y = _centred(x), _centred(y)
-    if len(x) < max(
-        x.shape[1], y.shape[1]
-    ):  # whichever matrices are smaller: those of things, or of features
+    # Whichever matrices are smaller: those of things, or of features.
+    if len(x) < max(x.shape[1], y.shape[1]):
         of_x, of_y = x @ x.T, y @ y.T
         common, own = (of_x * of_y).sum(), of_x.norm() * of_y.norm()
     else:

@@ -1,11 +1,11 @@
-"""The types every part of unic exchanges: Tokens, TokenMaps, Batch, and the protocols Encoder and TargetSource.
+"""The types every part of unic exchanges: Tokens, TokenMaps, Batch, and protocols for encoders and sources of targets.
 
 Letters: B images, N patches, D E widths, H W pixels, h w grid.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.utils._pytree as pytree
@@ -38,6 +38,9 @@ class Tokens:
 
     def float(self) -> "Tokens":
         return Tokens(self.cls.float(), self.patches.float())
+
+    def to(self, device: torch.device) -> "Tokens":
+        return Tokens(self.cls.to(device), self.patches.to(device))
 
 
 pytree.register_pytree_node(
@@ -80,6 +83,7 @@ class Encoder(Protocol):
     """Anything that turns pixels into Tokens: a teacher, a student, a student in a teacher's feature space.
 
     It takes uint8 pixels (or floats in [0, 1]), applies its own mean and std, and resizes to `image_size`.
+    spaces: teachers in whose feature space it can answer, by reference, each with the encoder that does.
     """
 
     name: str
@@ -88,9 +92,37 @@ class Encoder(Protocol):
     patch_size: int
     image_size: int
 
+    @property
+    def spaces(self) -> Mapping[str, Callable[[], "DenseEncoder"]]: ...
+
     def __call__(self, images: Pixels) -> Tokens: ...
 
     def fingerprint(self) -> str: ...
+
+
+@runtime_checkable
+class DenseEncoder(Encoder, Protocol):
+    """An encoder that gives maps of tokens of pictures of any size; `unic.models.encoder.ImageEncoder` is one.
+
+    model: the network itself. stride: pixels from one patch to the next.
+    """
+
+    model: Any
+
+    @property
+    def stride(self) -> int: ...
+
+    def normalize(self, images: Pixels) -> Float[Tensor, "B 3 H W"]: ...
+
+    def at_size(self, height: int, width: int) -> "DenseEncoder": ...
+
+    def maps(
+        self, pixels: Float[Tensor, "B 3 H W"], layers: Sequence[int] = (-1,), *, norm: bool = True
+    ) -> list[TokenMaps]: ...
+
+    def eval(self) -> "DenseEncoder": ...
+
+    def to(self, device: torch.device) -> "DenseEncoder": ...
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from unic.core.errors import ConfigError
 from unic.core.files import remove_leftovers
 from unic.core.run_folder import RunDir
 from unic.data.augment import ColorJitter, choose_color_jitter
+from unic.data.eval_loader import evaluation_batches
 from unic.data.sources import Sources, read_sources
 from unic.data.worker_processes import auto_workers
 from unic.kernels.choose import Kernels, choose_kernels
 from unic.method.standardize import Standardizer
+from unic.method.tokens import Batch
 from unic.models.encoder import ImageEncoder
 from unic.models.student import build_student
 from unic.students.load import read_student
@@ -66,6 +68,18 @@ class RunContext(StepContext):
     identity: dict[str, Any]
     """Hashes of the teachers and of the list of images; they go into every checkpoint."""
     workers: int
+
+    def plain_batches(self, paths: Sequence[str]) -> Iterator[Batch]:
+        """This process's share of some images, without augmentation; unreadable ones are logged and left out."""
+        return evaluation_batches(
+            paths,
+            self.recipe.data.views.image_size,
+            batch_size=self.micro_batch,
+            rank=distributed.rank(),
+            world=distributed.world_size(),
+            workers=self.workers,
+            on_bad="skip",
+        )
 
 
 def build_run(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[RunContext, TrainState]:
@@ -167,9 +181,8 @@ def resume(context: RunContext, state: TrainState) -> None:
     found = distributed.run_on_rank0(lambda: load_checkpoint(context.run.checkpoints, state, set_aside=True))
     if found is None:
         return
-    if (
-        not distributed.is_main()
-    ):  # the main process has set aside what is damaged; the newest one left is its own
+    if not distributed.is_main():
+        # The main process has set aside what is damaged; the newest one left is its own.
         load_checkpoint(context.run.checkpoints, state, set_aside=False)
     _check_same(found, context.identity)
     log.info("resuming at step %d of %d", state.step, context.num_steps)

@@ -55,13 +55,18 @@ def initialize(
             f"{origin} holds a student of the same shapes and another architecture (number of heads, norms "
             f"or activation); only student.image_size and student.drop_path may differ from its own"
         )
-    taught = set(source.standardizers)
-    for name in sorted(taught & standardizers.keys()):
+    shared = [name for name in standardizers if name in source.standardizers]
+    for name in sorted(shared):
         _take_head(source, student.ladder, name)
-    with_statistics = tuple(
-        name for name in standardizers if _take_statistics(source, name, standardizers[name])
+    with_statistics = tuple(name for name in shared if _take_statistics(source, name, standardizers[name]))
+    log.info(
+        "beginning with the student of %s; projectors of: %s; statistics of: %s; fresh projectors: %s; left out: %s",
+        source.source,
+        _listed(shared),
+        _listed(with_statistics),
+        _listed([name for name in standardizers if name not in shared]),
+        _listed(sorted(source.standardizers.keys() - shared)),
     )
-    _report(source, standardizers, taught, with_statistics)
     return InitRecord(path=str(source.source), sha256=source.sha256(), statistics=with_statistics)
 
 
@@ -91,9 +96,7 @@ def _take_head(source: LoadedStudent, ladder: Ladder, teacher: str) -> None:
 
 
 def _take_statistics(source: LoadedStudent, teacher: str, standardizer: Standardizer) -> bool:
-    """False for a teacher without statistics there: it was not taught, or features were not standardised."""
-    if teacher not in source.standardizers:
-        return False
+    """False where there are no statistics, because features were not standardised."""
     own = source.standardizers[teacher].state_dict()
     if not any(tensor.ne(float(key.endswith("std"))).any() for key, tensor in own.items()):
         return False  # mean 0 and std 1 everywhere: as a standardizer begins
@@ -101,23 +104,8 @@ def _take_statistics(source: LoadedStudent, teacher: str, standardizer: Standard
     return True
 
 
-def _report(
-    source: LoadedStudent,
-    teachers: Mapping[str, Standardizer],
-    taught: set[str],
-    with_statistics: Sequence[str],
-) -> None:
-    def names(chosen: Sequence[str]) -> str:
-        return ", ".join(chosen) or "none"
-
-    log.info(
-        "beginning with the student of %s; projectors of: %s; statistics of: %s; fresh projectors: %s; left out: %s",
-        source.source,
-        names([name for name in teachers if name in taught]),
-        names(with_statistics),
-        names([name for name in teachers if name not in taught]),
-        names(sorted(taught - teachers.keys())),
-    )
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 def _dimensions(model: Any) -> str:

@@ -1,5 +1,6 @@
 """What a run writes down: metrics, alarms, TensorBoard, and on the terminal how far it is."""
 
+import contextlib
 import logging
 import math
 import time
@@ -14,70 +15,63 @@ from unic.train.monitor.alarms import Alarms
 log = logging.getLogger(__name__)
 
 
-class StepProgress(Bar):
-    """Counts steps from `step` to `num_steps`, each of `batch_size` images."""
-
-    def __init__(self, step: int, num_steps: int, batch_size: int):
-        super().__init__("")
-        self._num_steps = num_steps
-        self._batch_size = batch_size
-        self._window_step = step
-        self._window_start = time.monotonic()
-        self._text = ""
-
-    def step(self, step: int, record: dict[str, float]) -> float:
-        """Says that `step` steps are done; gives images a second since the last record."""
-        seconds = max(time.monotonic() - self._window_start, 1e-9)
-        steps_per_second = (step - self._window_step) / seconds
-        if record:
-            self._text = "".join(
-                f"  {name} {record[name]:.4f}" for name in ("loss", "val/loss") if name in record
-            )
-            explained = [value for name, value in record.items() if name.endswith("/explained")]
-            if explained:
-                self._text += f"  explained {100 * sum(explained) / len(explained):.1f} %"
-            left = time_left((self._num_steps - step) / max(steps_per_second, 1e-9))
-            self._text += f"  {steps_per_second * self._batch_size:.0f} img/s  {left}"
-            self._window_step, self._window_start = step, time.monotonic()
-            if not self.is_shown:
-                log.info("step %d/%d%s", step, self._num_steps, self._text)
-        self.draw(step, self._num_steps, f"{step}/{self._num_steps}{self._text}")
-        return steps_per_second * self._batch_size
-
-
 class RunLog:
     """metrics.jsonl, alarms.jsonl, TensorBoard and the progress a person sees; nothing but on the main process."""
 
     def __init__(self, context: RunContext, step: int, width: int):
+        """step: the last one that is done. width: of the student's tokens."""
         self._context = context
-        self._writer: SummaryWriter | None = None
-        if distributed.is_main():
-            self._alarms = Alarms(context, width)
-            self._writer = SummaryWriter(str(context.run.folder / "tensorboard"), purge_step=step + 1)
-            self._progress = StepProgress(step, context.num_steps, context.recipe.optim.batch_size)
+        self._is_main = distributed.is_main()
+        self._window_step, self._window_start = step, time.monotonic()
+        self._open = contextlib.ExitStack()
+        if not self._is_main:
+            return
+        self._alarms = Alarms(context, width)
+        self._writer = SummaryWriter(str(context.run.folder / "tensorboard"), purge_step=step + 1)
+        self._open.callback(self._writer.close)
+        self._bar, self._text = Bar(""), ""
+        self._open.callback(self._bar.close)
 
     def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._writer:
-            self._progress.close()
-            self._writer.close()
+        self._open.close()
 
     def alarms(self, step: int, measured: dict[str, float]) -> None:
         """measured: what `Fidelity.measure` gave at this step."""
-        if self._writer:
+        if self._is_main:
             self._alarms.check(step, measured)
 
     def step(self, step: int, record: dict[str, float]) -> None:
-        if self._writer is None:
+        """Says that `step` steps are done. record: metrics since the last record; empty: none are due."""
+        if not self._is_main:
             return
-        rate = self._progress.step(step, record)
-        if not record:
-            return
-        record = {**record, "images_per_second": rate}
+        if record:
+            self._write(step, record)
+        num_steps = self._context.num_steps
+        self._bar.draw(step, num_steps, f"{step}/{num_steps}{self._text}")
+
+    def _write(self, step: int, record: dict[str, float]) -> None:
+        now = time.monotonic()
+        steps_per_second = (step - self._window_step) / max(now - self._window_start, 1e-9)
+        self._window_step, self._window_start = step, now
+        record = {**record, "images_per_second": steps_per_second * self._context.recipe.optim.batch_size}
+        left = time_left((self._context.num_steps - step) / max(steps_per_second, 1e-9))
+        self._text = f"{_summary(record)}  {left}"
+        if not self._bar.is_shown:
+            log.info("step %d/%d%s", step, self._context.num_steps, self._text)
         # JSON has no NaN: the mean of a window in which every step was skipped is null.
         values = {name: value if math.isfinite(value) else None for name, value in record.items()}
         self._context.run.append("metrics.jsonl", {"step": step, **values})
         for name, value in record.items():
             self._writer.add_scalar(name, value, step)
+
+
+def _summary(record: dict[str, float]) -> str:
+    """Losses, share of the teachers' variance explained, images a second: as far as they are in the record."""
+    text = "".join(f"  {name} {record[name]:.4f}" for name in ("loss", "val/loss") if name in record)
+    explained = [value for name, value in record.items() if name.endswith("/explained")]
+    if explained:
+        text += f"  explained {100 * sum(explained) / len(explained):.1f} %"
+    return f"{text}  {record['images_per_second']:.0f} img/s"

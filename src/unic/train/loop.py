@@ -16,7 +16,6 @@ from unic.core.errors import DataError, NonFiniteError
 from unic.core.files import TEMPORARY
 from unic.core.run_folder import open_run
 from unic.data.bad_images import BadImages
-from unic.data.eval_loader import evaluation_batches
 from unic.data.loader import StepPlan, training_batches
 from unic.method.step import validation_losses
 from unic.method.tokens import Batch
@@ -141,27 +140,14 @@ def _validate(context: RunContext, state: TrainState) -> dict[str, float]:
     """Mean losses on the validation images, shared by all processes, without dropping."""
     assert context.validation is not None, "called only where there are validation images"
     sums = torch.zeros_like(state.metric_sums)
-    batches = evaluation_batches(
-        context.validation.paths(),
-        context.recipe.data.views.image_size,
-        batch_size=context.micro_batch,
-        rank=distributed.rank(),
-        world=distributed.world_size(),
-        workers=context.workers,
-        on_bad="skip",
-    )
     state.student.eval()
-    for batch in batches:
+    for batch in context.plain_batches(context.validation.paths()):
+        batch = batch.to(context.device)
         with autocast(context):
-            sums += validation_sums(
-                validation_losses(
-                    state.student,
-                    context.teachers,
-                    state.standardizers,
-                    batch.to(context.device),
-                    context.recipe.loss,
-                )
+            losses = validation_losses(
+                state.student, context.teachers, state.standardizers, batch, context.recipe.loss
             )
+            sums += validation_sums(losses)
     state.student.train()
     values = readable(distributed.all_reduce_(sums), context.teacher_names)
     return {f"val/{name}": value for name, value in values.items() if name.startswith("loss")}

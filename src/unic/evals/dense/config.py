@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from unic.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from unic.method.tokens import Encoder
 
 Bits = Literal["fp8", "bf16"]
 
@@ -40,3 +43,10 @@ class DenseConfig:
             raise ConfigError(f"lr {self.lr} of a dense evaluation: expected more than 0")
         if self.panels < 0:
             raise ConfigError(f"panels {self.panels} of a dense evaluation: expected 0 or more")
+
+
+def gives_maps(encoder: "Encoder") -> bool:
+    """Whether a head can be learned on it."""
+    from unic.method.tokens import DenseEncoder
+
+    return isinstance(encoder, DenseEncoder)

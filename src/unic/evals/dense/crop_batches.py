@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from unic.core import rng
 from unic.core.errors import DataError
 from unic.data.image_list import ImageList
-from unic.data.worker_processes import end_with_main
+from unic.data.worker_processes import data_loader, with_explained_errors
 
 Key = tuple[int, int]
 """Position of an image in its list, and which of its crops."""
@@ -66,21 +66,11 @@ class CropSpec:
 
         keys_of: (number) -> the crops it is made of; sent to the processes that read.
         """
-        loader = DataLoader(
-            _Crops(self, keys_of),
-            batch_size=None,
-            sampler=numbers,
-            num_workers=workers,
-            prefetch_factor=2 if workers else None,
-            collate_fn=_as_it_is,
-            worker_init_fn=end_with_main,
-            generator=torch.Generator(),  # torch would draw a number for its workers from the global one
-        )
-        for batch in loader:
+        loader = data_loader(_Crops(self, keys_of), numbers, workers, pin_memory)
+        for batch in with_explained_errors(loader):
             if isinstance(batch, DataError):
                 raise batch
-            pixels, inside, truth = (part.pin_memory() for part in batch) if pin_memory else batch
-            yield CropBatch(pixels, inside, truth)
+            yield CropBatch(*batch)
 
 
 def keys_of_step(
@@ -127,7 +117,3 @@ class _Crops(Dataset):
         except DataError as error:
             return error
         return pixels, inside, truth
-
-
-def _as_it_is(work):
-    return work

@@ -9,7 +9,6 @@ import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from unic.core.progress import with_progress
 from unic.evals.dense.config import Bits
 from unic.evals.dense.crop_batches import CropSpec
 from unic.evals.dense.frozen_backbone import FrozenBackbone
-from unic.evals.feature_store import OnDisk, locked, shards_of
+from unic.evals.feature_store import OnDisk, batches_of, locked, shards_of
 from unic.method.tokens import TokenMaps
 
 log = logging.getLogger(__name__)
@@ -146,10 +145,10 @@ def store_crops(
                 rows = place.find()
                 if rows is None:
                     place.prepare()
-                    compute = partial(
-                        _compute, backbone, crops, packing, place, shards_of(num_rows, per_shard)
+                    shards = shards_of(num_rows, per_shard)
+                    _compute(
+                        backbone, crops, packing, place, shards, what, batch_size=batch_size, workers=workers
                     )
-                    compute(what, batch_size=batch_size, workers=workers)
                     rows = place.complete()
         except OSError as error:
             raise DataError(
@@ -174,11 +173,7 @@ def _compute(
 ) -> None:
     num_images = len(crops.images)
     missing = [shard for shard in shards if shard not in place.done]
-    batches = [
-        range(start, min(start + batch_size, shard.stop))
-        for shard in missing
-        for start in range(shard.start, shard.stop, batch_size)
-    ]
+    batches = batches_of(missing, batch_size)
     keys = [[(row % num_images, row // num_images) for row in batch] for batch in batches]
     total = sum(map(len, shards))
     done = total - sum(map(len, batches))

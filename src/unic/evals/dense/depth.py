@@ -1,6 +1,5 @@
 """Depth of every pixel with a linear head on a frozen encoder (DINOv2's protocol on NYU Depth v2, as UNIC uses it).
 
-`exact` makes new crops for every step, as published; `fast` learns from the features of a fixed number of crops.
 Letters: B pictures, H W pixels.
 """
 
@@ -17,8 +16,7 @@ from unic.data.decode import read_pixels
 from unic.data.dense import depth_views
 from unic.data.dense.annotations import Depths, read_depth, size_of
 from unic.evals.dense.crop_batches import CropSpec
-from unic.evals.dense.depth_head import DepthHead, layers_for, read_depth_head
-from unic.evals.dense.depth_loss import sig_loss
+from unic.evals.dense.depth_head import DepthHead, layers_for, read_depth_head, sig_loss
 from unic.evals.dense.depth_metrics import DepthMetrics
 from unic.evals.dense.frozen_backbone import FrozenBackbone
 from unic.evals.dense.lr_schedules import cosine, one_cycle_momentum
@@ -28,8 +26,7 @@ from unic.evals.dense.train_head import Schedule
 from unic.evals.eval_data import EvalData
 from unic.evals.protocols.depth import DepthConfig
 from unic.evals.registry import Precision
-from unic.method.tokens import Encoder, TokenMaps
-from unic.models.encoder import ImageEncoder
+from unic.method.tokens import DenseEncoder, Encoder, TokenMaps
 
 PROTOCOL = "depth-1"
 
@@ -38,7 +35,7 @@ _WARMUP_SHARE = 1 / 3  # 12,800 of 38,400 steps
 
 def depth_task(encoder: Encoder, data: EvalData, config: DepthConfig, precision: Precision) -> DenseTask:
     images, depths = data.train, data.splits.truth
-    assert isinstance(encoder, ImageEncoder) and isinstance(depths, Depths) and images is not None, (
+    assert isinstance(encoder, DenseEncoder) and isinstance(depths, Depths) and images is not None, (
         "`fits`, `task` and `uses_train` say so"
     )
     layers = layers_for(_num_blocks(encoder), 1 if config.blocks == "last" else 4)
@@ -110,7 +107,7 @@ def _cut(
         raise DataError(f"{image}: {error}") from error
 
 
-def _num_blocks(encoder: ImageEncoder) -> int | None:
+def _num_blocks(encoder: DenseEncoder) -> int | None:
     """Of a ViT; None for other networks."""
     is_vit = hasattr(encoder.model, "blocks") and hasattr(encoder.model, "num_prefix_tokens")
     return len(encoder.model.blocks) if is_vit else None

@@ -1,4 +1,4 @@
-"""The linear head of depth: for each patch how likely each of 256 depths is (DINOv2, Sec. 7.4).
+"""The linear head of depth, for each patch how likely each of 256 depths is (DINOv2, Sec. 7.4), and its loss.
 
 Letters: B pictures, D E widths, K bins, h w grid, H W pixels.
 """
@@ -18,6 +18,10 @@ NUM_BINS = 256
 
 _UPSAMPLED = 4
 _LEAST = 0.1  # added to every bin, so that none is ever impossible
+
+_EPSILON = 1e-3  # metres, added before the logarithm
+_MEAN_WEIGHT = 0.15
+_WARMUP_STEPS = 100
 
 # The four blocks that linear-4 reads, by the depth of the ViT.
 _FOUR = {12: (2, 5, 8, 11), 24: (4, 11, 17, 23), 40: (9, 19, 29, 39)}
@@ -63,6 +67,27 @@ class DepthHead(nn.Module):
         shares_BKhw = shares_BKhw / shares_BKhw.sum(1, keepdim=True)
         depth = torch.einsum("bkhw,k->bhw", shares_BKhw, self.bins).clamp(self.nearest, self.farthest)
         return F.interpolate(depth[:, None], tuple(size), mode="bilinear", align_corners=False)[:, 0]
+
+
+def sig_loss(
+    predicted: Float[Tensor, "B H W"], truth: Float[Tensor, "B H W"], *, step: int
+) -> Float[Tensor, ""]:
+    """sqrt(var(g) + 0.15 mean(g)^2) of g = log predicted - log truth, over all pixels of known depth together.
+
+    Source: the scale-invariant loss of logarithms (Eigen et al., 2014), as AdaBins and mdet use it.
+    The first 100 steps leave the variance out. Without a known pixel it is 0.
+    DINOv2's configuration adds half a gradient loss; as its code stands, that compares images of the batch instead of
+    pixels, and is 0 for the two images a GPU that it was trained with. It is left out here.
+    """
+    known = truth > 0
+    count = known.sum()
+    g = torch.where(known, (predicted + _EPSILON).log() - (truth + _EPSILON).log(), 0)
+    mean = g.sum() / count.clamp(min=1)
+    total = _MEAN_WEIGHT * mean**2
+    if step >= _WARMUP_STEPS:
+        total = total + torch.where(known, (g - mean) ** 2, 0).sum() / (count - 1).clamp(min=1)
+    # The root of 0 has no finite slope; nothing is learned from a batch that is exactly right.
+    return torch.where(total > 0, total.clamp(min=1e-12).sqrt(), 0.0 * total)
 
 
 def read_depth_head(

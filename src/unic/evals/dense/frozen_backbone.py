@@ -11,9 +11,8 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from unic.evals.registry import Precision
-from unic.method.tokens import TokenMaps
+from unic.method.tokens import DenseEncoder, TokenMaps
 from unic.models.dense_utils import centre_padded
-from unic.models.encoder import ImageEncoder
 
 
 @dataclass(frozen=True)
@@ -24,12 +23,12 @@ class FrozenBackbone:
     norm: read them through the encoder's final norm.
     """
 
-    encoder: ImageEncoder
+    encoder: DenseEncoder
     layers: tuple[int, ...]
     norm: bool
     device: torch.device
     precision: Precision
-    _sizes: dict[tuple[int, int], ImageEncoder] = field(default_factory=dict)
+    _sizes: dict[tuple[int, int], DenseEncoder] = field(default_factory=dict)
 
     def __call__(
         self, images: UInt8[Tensor, "B 3 H W"], inside: Int64[Tensor, "B 2"] | None = None
@@ -52,7 +51,7 @@ class FrozenBackbone:
         # Copies, because nothing can learn from tensors made in inference mode.
         return [TokenMaps(layer.cls.float().clone(), layer.patches.float().clone()) for layer in maps]
 
-    def at_size(self, height: int, width: int) -> ImageEncoder:
+    def at_size(self, height: int, width: int) -> DenseEncoder:
         """The encoder for pictures of this size, whole patches, in eval mode."""
         if (height, width) not in self._sizes:
             self._sizes[height, width] = self.encoder.at_size(height, width).eval()

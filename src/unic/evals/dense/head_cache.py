@@ -1,7 +1,5 @@
 """A head that learns once: found in the cache, or learned and kept there."""
 
-import hashlib
-import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,14 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unic.core.errors import WeightsError
 from unic.data.worker_processes import auto_workers
-from unic.evals.artifact_cache import load_artifact, save_artifact
+from unic.evals.artifact_cache import content_key, load_artifact, save_artifact
 from unic.evals.dense.crop_batches import keys_of_step
 from unic.evals.dense.crop_feature_store import store_crops
 from unic.evals.dense.task import DenseTask
 from unic.evals.dense.train_head import Batch, train_head
-from unic.models.weights import below
+from unic.models.weights import below, load_strictly
 
 log = logging.getLogger(__name__)
 
@@ -106,13 +103,10 @@ def _key(task: DenseTask) -> str:
         **({"views": config.views, "bits": config.bits} if config.mode == "fast" else {}),
         **task.head_facts,
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return content_key(facts)
 
 
 def _put_into(head: nn.Module, tensors: dict[str, Tensor], _: Any) -> bool:
-    try:
-        head.load_state_dict(below(PREFIX, tensors))
-    except RuntimeError as error:
-        raise WeightsError("the weights of another head") from error
+    load_strictly(head, below(PREFIX, tensors), "the kept head")
     head.eval()
     return True

@@ -3,8 +3,9 @@
 Letters: H W pixels.
 """
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,12 +52,19 @@ def in_colours_of_distance(
 
 
 def write_panel(path: Path, pictures: Sequence[UInt8[np.ndarray, "H W 3"]]) -> None:
-    """Pictures of one size, side by side, as a PNG; what cannot be written is a warning."""
+    """Pictures of one size, side by side, as a PNG."""
     height = pictures[0].shape[0]
     gap = np.full((height, _GAP, 3), 255, dtype=np.uint8)
     row = [part for picture in pictures for part in (gap, picture)][1:]
+    with written_or_warned(path):
+        Image.fromarray(np.concatenate(row, axis=1)).save(path)
+
+
+@contextlib.contextmanager
+def written_or_warned(path: Path) -> Iterator[Path]:
+    """Makes the file's folder for a block that writes it; what cannot be written is a warning."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.concatenate(row, axis=1)).save(path)
+        yield path
     except OSError as error:
         log.warning("%s is not written: %s", path, error)

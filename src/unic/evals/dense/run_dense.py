@@ -13,7 +13,7 @@ from unic.core.results import Result
 from unic.data.decode import read_pixels
 from unic.data.dense.annotations import size_of
 from unic.evals.dense.head_cache import train_or_load_head
-from unic.evals.dense.prediction_images import panels_of, write_panel
+from unic.evals.dense.prediction_images import panels_of, write_panel, written_or_warned
 from unic.evals.dense.task import DenseTask
 from unic.evals.eval_data import EvalData
 from unic.evals.registry import EvalOptions
@@ -92,13 +92,6 @@ def _test(head: nn.Module, task: DenseTask, data: EvalData, folder: Path | None)
             write_panel(panels / f"{name}-{Path(image).stem}.png", pictures)
     if shown:
         if details := task.metrics.details():
-            _write_details(panels / f"{name}.json", details)
+            with written_or_warned(panels / f"{name}.json") as path:
+                write_json(path, details)
         log.info("%s: images, truth and predictions side by side in %s", what, panels)
-
-
-def _write_details(path: Path, details: list[dict]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, details)
-    except OSError as error:
-        log.warning("%s is not written: %s", path, error)

@@ -1,6 +1,5 @@
 """Semantic segmentation with a linear head on a frozen encoder (DINOv2's protocol on ADE20K, as UNIC uses it, Sec. 4).
 
-`exact` makes new crops for every step, as published; `fast` learns from the features of a fixed number of crops.
 Letters: B pictures, K classes, H W pixels, h w grid.
 """
 
@@ -34,8 +33,7 @@ from unic.evals.dense.train_head import Schedule
 from unic.evals.eval_data import EvalData
 from unic.evals.protocols.segmentation import SegmentationConfig
 from unic.evals.registry import Precision
-from unic.method.tokens import Encoder, TokenMaps
-from unic.models.encoder import ImageEncoder
+from unic.method.tokens import DenseEncoder, Encoder, TokenMaps
 
 PROTOCOL = "segmentation-1"
 
@@ -46,7 +44,7 @@ def segmentation_task(
     encoder: Encoder, data: EvalData, config: SegmentationConfig, precision: Precision
 ) -> DenseTask:
     images, masks = data.train, data.splits.truth
-    assert isinstance(encoder, ImageEncoder) and isinstance(masks, Masks) and images is not None, (
+    assert isinstance(encoder, DenseEncoder) and isinstance(masks, Masks) and images is not None, (
         "`fits`, `task` and `uses_train` say so"
     )
     is_fast = config.mode == "fast"

@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from unic.core.errors import DataError, WeightsError
+from unic.core.errors import DataError
 from unic.core.files import remove_folder
 from unic.core.progress import with_progress
 from unic.evals.artifact_cache import load_artifact, save_artifact
 from unic.method.tokens import TokenMaps
+from unic.models.weights import load_strictly
 
 log = logging.getLogger(__name__)
 
@@ -125,10 +126,7 @@ def _put_back(
         if name.startswith(_OPTIMIZER):
             number, _, key = name.removeprefix(_OPTIMIZER).partition(".")
             state.setdefault(int(number), {})[key] = tensor
-    try:
-        head.load_state_dict(own)
-    except RuntimeError as error:
-        raise WeightsError("a state of another head") from error
+    load_strictly(head, own, "the state of learning")
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return int(facts["step"])
 

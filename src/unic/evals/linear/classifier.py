@@ -3,8 +3,8 @@
 logreg.py and logreg_fast.py say how one is found. Letters: M training images, Q others, D width, K classes.
 """
 
+import dataclasses
 import hashlib
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from unic.core.errors import DataError, WeightsError
 from unic.core.results import Result
-from unic.evals.artifact_cache import load_artifact, save_artifact
+from unic.evals.artifact_cache import content_key, load_artifact, save_artifact
 from unic.evals.eval_data import EvalData
 from unic.evals.linear.trainval_split import check_features, split_trainval
 from unic.evals.protocols.logreg import LogregConfig
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ProbeProblem:
-    """What a method gets: features in the form it expects, and labels that count without gaps.
+    """What a solver gets: features in the form it expects, and labels that count without gaps.
 
     train, held_out: rows of the two parts of the features; together they are all rows, or all but those
       whose class has no other row to be learned from (only with `compat_split`).
@@ -53,27 +53,6 @@ class ProbeProblem:
 
 
 @dataclass(frozen=True)
-class ProbeFit:
-    """What a method gives: a classifier of the task's classes, and the settings it was found with."""
-
-    weight: Float[Tensor, "K D"]
-    bias: Float[Tensor, " K"]
-    settings: dict[str, float]
-    held_out: float
-
-
-@dataclass(frozen=True)
-class Solver:
-    """A way to find a classifier. `protocol` and `protocol_large` change when its results do."""
-
-    name: str
-    protocol: str
-    protocol_large: str
-    solve: Callable[[ProbeProblem], ProbeFit]
-    solve_large: Callable[[ProbeProblem], ProbeFit]
-
-
-@dataclass(frozen=True)
 class Classifier:
     """Scores of all classes of a data set; a class that had no training image scores -inf.
 
@@ -91,6 +70,17 @@ class Classifier:
         """On the device of the features."""
         features = F.normalize(features, dim=1) if self.unit_length else features
         return features @ self.weight.to(features.device).T + self.bias.to(features.device)
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A way to find a classifier of a problem's classes. `protocol` and `protocol_large` change when its results do."""
+
+    name: str
+    protocol: str
+    protocol_large: str
+    solve: Callable[[ProbeProblem], Classifier]
+    solve_large: Callable[[ProbeProblem], Classifier]
 
 
 def fit_classifier(
@@ -121,8 +111,7 @@ def fit_classifier(
             "features": _sha256(features),
             "labels": _sha256(labels),
         }
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        folder = cache / "classifiers" / key
+        folder = cache / "classifiers" / content_key(facts)
         shape = (num_classes, features.shape[1])
         classifier = load_artifact(
             folder / "fitted", "a cached classifier is", partial(_read_classifier, shape=shape)
@@ -137,7 +126,7 @@ def fit_classifier(
             f"{len(train)} images to learn from and {len(held_out)} to choose settings by, of "
             f"{len(dense[train].unique())} classes: too few; compat_split leaves less than the default split"
         )
-    task = ProbeProblem(
+    problem = ProbeProblem(
         F.normalize(features, dim=1) if large else features,
         dense.to(features.device),
         len(present),
@@ -147,17 +136,16 @@ def fit_classifier(
         config.num_trials,
         folder / "trials.jsonl" if folder else None,
     )
-    solution = (method.solve_large if large else method.solve)(task)
-    chosen = ", ".join(f"{name} {value:.3g}" for name, value in solution.settings.items())
-    log.info("%s: seed %d: %s, held-out top-1 %.2f %%", method.name, seed, chosen, solution.held_out)
+    fitted = (method.solve_large if large else method.solve)(problem)
+    chosen = ", ".join(f"{name} {value:.3g}" for name, value in fitted.settings.items())
+    log.info("%s: seed %d: %s, held-out top-1 %.2f %%", method.name, seed, chosen, fitted.held_out)
     weight = torch.zeros(num_classes, features.shape[1])
     bias = torch.full((num_classes,), -torch.inf)
-    weight[present], bias[present] = solution.weight.float().cpu(), solution.bias.float().cpu()
-    classifier = Classifier(weight, bias, large, solution.settings, solution.held_out)
+    weight[present], bias[present] = fitted.weight.float().cpu(), fitted.bias.float().cpu()
     if folder is not None:
-        facts = {"unit_length": large, "settings": solution.settings, "held_out": solution.held_out}
+        facts = {"unit_length": large, "settings": fitted.settings, "held_out": fitted.held_out}
         save_artifact(folder / "fitted", "the classifier is", {"weight": weight, "bias": bias}, facts)
-    return classifier
+    return dataclasses.replace(fitted, weight=weight, bias=bias)
 
 
 def protocol(method: Solver, config: LogregConfig, num_images: int) -> str:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from unic.core.files import write_atomically
+from unic.core.files import parse_lines, write_atomically
 from unic.core.progress import with_progress
 
 log = logging.getLogger(__name__)
@@ -100,31 +100,24 @@ def _write(record: Path, known: dict[str, float]) -> None:
 
 
 def _read(record: Path) -> dict[str, float]:
-    try:
-        lines = record.read_bytes().splitlines()
-    except FileNotFoundError:
+    if not record.exists():
         return {}
+    trials, damaged_lines = parse_lines(record, last_needs_end=False)
     known: dict[str, float] = {}
-    damaged = 0
-    for line in lines:
-        try:
-            trial = json.loads(line)
-            value = trial["value"]
-            if not isinstance(value, float | int) or not math.isfinite(value):
-                raise ValueError(f"value {value!r}")
+    num_damaged = len(damaged_lines)
+    for trial in trials:
+        value = trial.get("value")
+        if "params" in trial and isinstance(value, float | int) and math.isfinite(value):
             known[_key(trial["params"])] = float(value)
-        except (ValueError, KeyError, TypeError):
-            damaged += 1
-    if damaged:
+        else:
+            num_damaged += 1
+    if num_damaged:
         aside = record.with_name(f"{record.name}.damaged")
         record.replace(aside)
         log.warning(
             "%s: %d of %d trials cannot be read and are run again; the file is now %s",
-            record,
-            damaged,
-            len(lines),
-            aside.name,
-        )
+            record, num_damaged, len(trials) + len(damaged_lines), aside.name,
+        )  # fmt: skip
     elif known:
         log.info("the search continues after %d trials (%s)", len(known), record)
     return known

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from unic.core.errors import ConfigError
 from unic.core.results import Result
-from unic.evals.dense.config import DenseConfig
+from unic.evals.dense.config import DenseConfig, gives_maps
 from unic.evals.registry import EVALUATIONS, EvalOptions, Evaluation, own_settings
 
 if TYPE_CHECKING:
@@ -44,12 +44,6 @@ def run(encoder: "Encoder", data: "EvalData", options: EvalOptions) -> list[Resu
     )
 
 
-def gives_maps_of_patches(encoder: "Encoder") -> bool:
-    from unic.models.encoder import ImageEncoder
-
-    return isinstance(encoder, ImageEncoder)
-
-
 EVALUATIONS.add(
     "depth",
     Evaluation(
@@ -57,7 +51,7 @@ EVALUATIONS.add(
         run,
         "linear head on the last block or on four, RMSE in metres (DINOv2)",
         DepthConfig(),
-        fits=gives_maps_of_patches,
+        fits=gives_maps,
         task="depth",
     ),
 )

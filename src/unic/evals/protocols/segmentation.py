@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from unic.core.errors import ConfigError
 from unic.core.results import Result
-from unic.evals.dense.config import DenseConfig
+from unic.evals.dense.config import DenseConfig, gives_maps
 from unic.evals.registry import EVALUATIONS, EvalOptions, Evaluation, own_settings
 
 if TYPE_CHECKING:
@@ -58,12 +58,6 @@ def run(encoder: "Encoder", data: "EvalData", options: EvalOptions) -> list[Resu
     )
 
 
-def gives_maps_of_patches(encoder: "Encoder") -> bool:
-    from unic.models.encoder import ImageEncoder
-
-    return isinstance(encoder, ImageEncoder)
-
-
 EVALUATIONS.add(
     "segmentation",
     Evaluation(
@@ -71,7 +65,7 @@ EVALUATIONS.add(
         run,
         "linear head on the last block's patches, mIoU with sliding windows (DINOv2)",
         SegmentationConfig(),
-        fits=gives_maps_of_patches,
+        fits=gives_maps,
         task="segmentation",
     ),
 )

@@ -31,7 +31,7 @@ def run(encoder: "Encoder", data: "EvalData", options: EvalOptions) -> list[Resu
 def answers_in_a_space_of_texts(encoder: "Encoder") -> bool:
     from unic.teachers.text_tower import has_texts
 
-    return any(map(has_texts, getattr(encoder, "spaces", {})))
+    return any(map(has_texts, encoder.spaces))
 
 
 EVALUATIONS.add(

@@ -45,7 +45,7 @@ def processor(device: torch.device) -> str:
 
 def commit() -> str | None:
     """The commit of this checkout, with a + when files differ from it; None for an installed package."""
-    folder = Path(__file__).resolve().parents[3]
+    folder = Path(__file__).resolve().parents[4]
     if not (folder / ".git").exists():
         return None
     try:

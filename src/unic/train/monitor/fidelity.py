@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from unic.core import distributed, rng
-from unic.data.eval_loader import evaluation_batches
 from unic.data.sources import Sources
 from unic.method.feature_metrics import effective_rank
 from unic.method.tokens import Batch, Pixels, Tokens
@@ -95,16 +94,10 @@ class Fidelity:
             for token, width in zip(("cls", "patches"), widths, strict=True)
         }
         dim, num_places = state.student.encoder.dim, fixed.places.shape[1]
-        rows = {
-            "seen": torch.zeros(num_images, device=device),
-            "cls": torch.zeros(num_images, dim, device=device),
-            "patches": torch.zeros(num_images, num_places, dim, device=device),
-        }
+        shapes: dict[str, tuple[int, ...]] = {"seen": (), "cls": (dim,), "patches": (num_places, dim)}
         if with_teachers:
-            rows |= {
-                f"teacher {name}": torch.zeros(num_images, widths.cls, device=device)
-                for name, widths in context.teachers.dims.items()
-            }
+            shapes |= {f"teacher {name}": (widths.cls,) for name, widths in context.teachers.dims.items()}
+        rows = {name: torch.zeros(num_images, *shape, device=device) for name, shape in shapes.items()}
         state.student.eval()
         for number, batch in enumerate(fixed.batches):
             batch = batch.to(device)
@@ -131,12 +124,12 @@ class Fidelity:
     def _features(self, number: int, batch: Batch) -> dict[str, Tokens]:
         """The teachers' features as they are before standardising, whose statistics move."""
         if number in self._kept:
-            return {name: _to(tokens, self._context.device) for name, tokens in self._kept[number].items()}
+            return {name: tokens.to(self._context.device) for name, tokens in self._kept[number].items()}
         features = self._context.teachers(batch)
         size = sum(x.nbytes for tokens in features.values() for x in (tokens.cls, tokens.patches))
         if self._bytes_kept + size <= _MAX_KEPT:
             self._bytes_kept += size
-            self._kept[number] = {name: _to(tokens, torch.device("cpu")) for name, tokens in features.items()}
+            self._kept[number] = {name: tokens.to(torch.device("cpu")) for name, tokens in features.items()}
         return features
 
     def _record(
@@ -189,7 +182,7 @@ def comparison(output: Float[Tensor, "M E"], target: Float[Tensor, "M E"]) -> Fl
 
 
 def explained_and_cosine(sums: Float64[Tensor, " S"]) -> tuple[float, float]:
-    """Share of the target's variance explained (as `measures.explained_variance`), and mean cosine similarity."""
+    """Share of the target's variance explained (`feature_metrics.explained_variance`), and mean cosine similarity."""
     sums = sums.cpu()
     count, missed, cosine, squares = sums[:4].tolist()
     total = squares - (sums[4:].square().sum() / count).item()
@@ -257,15 +250,7 @@ def _read(context: RunContext) -> _Fixed:
     classes = folder_classes(sources, roots)
     chosen = choose_images(len(sources), classes, cfg.log.fidelity_images, cfg.seed)
     paths = sources.paths()
-    batches = evaluation_batches(
-        [paths[position] for position in chosen],
-        cfg.data.views.image_size,
-        batch_size=context.micro_batch,
-        rank=distributed.rank(),
-        world=distributed.world_size(),
-        workers=context.workers,
-        on_bad="skip",
-    )
+    batches = context.plain_batches([paths[position] for position in chosen])
     num_patches = context.teachers.grid[0] * context.teachers.grid[1]
     draws = rng.generator(cfg.seed, "fidelity patches").random((len(chosen), num_patches))
     labels = None if classes is None else np.unique(np.array(classes)[chosen], return_inverse=True)[1]
@@ -274,7 +259,3 @@ def _read(context: RunContext) -> _Fixed:
 
 def _rank(features: Float[Tensor, "M D"]) -> float:
     return effective_rank(features) if features.isfinite().all() else torch.nan
-
-
-def _to(tokens: Tokens, device: torch.device) -> Tokens:
-    return Tokens(tokens.cls.to(device), tokens.patches.to(device))

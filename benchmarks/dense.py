@@ -23,7 +23,7 @@ from unic.data.datasets import Roots
 from unic.evals.evaluate import evaluate
 from unic.evals.protocols.segmentation import SegmentationConfig
 from unic.evals.registry import options_type
-from unic.students.load import load
+from unic.students.load_encoder import load
 
 
 @dataclass(frozen=True, kw_only=True)

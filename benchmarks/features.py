@@ -17,7 +17,7 @@ import tyro
 from common import machine, medians, report
 
 from unic.data.folders import scan_folder
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 from unic.evals.features import extract
 from unic.evals.registry import EvalOptions
 from unic.models.timm_encoder import TimmEncoder

@@ -30,8 +30,8 @@ from common import machine, report, timed
 from torch import Tensor
 
 import unic
-from unic.evals.exact_knn import nearest
 from unic.evals.knn import knn_predict
+from unic.evals.knn_search_exact import nearest
 from unic.evals.protocols.knn import KnnConfig
 
 KS = (10, 20, 100, 200)

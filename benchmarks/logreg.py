@@ -32,7 +32,7 @@ from unic.core.cache_dir import cache_dir
 from unic.data.folders import read_image_folder
 from unic.evals.features import extract
 from unic.evals.linear import lbfgs
-from unic.evals.linear.classifier import fit_classifier
+from unic.evals.linear.linear_probe import fit_classifier
 from unic.evals.linear.trainval_split import split_trainval
 from unic.evals.logreg import scikit_learn
 from unic.evals.logreg_fast import FAST

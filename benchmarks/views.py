@@ -29,7 +29,6 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from unic.data.augment import photometric_parameters
 from unic.data.color_jitter.cpu import color_jitter_cpu
 from unic.data.color_jitter.exact import color_jitter
 from unic.data.config import ViewConfig
@@ -37,6 +36,7 @@ from unic.data.crop import geometric_draws, random_resized_crop
 from unic.data.crop_fast import read_view
 from unic.data.decode import read_image, sample_photographs
 from unic.data.folders import read_paths
+from unic.data.photometric import photometric_parameters
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from timm.layers.mlp import GluMlp, SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from unic.method.tokens import Tokens
+from unic.method.types import Tokens
 
 # By the names of the published files, sorted as they are there; widths as small as they are uneven.
 TEACHERS = {"dino2_vitgiant_14": 24, "ibot_vitbase_16": 7, "metaclip_vithuge_14": 20}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from unic.core.config import to_dict
+from unic.core.dataclass_json import to_dict
 from unic.evals.logreg import C_SPACE, SGD_SPACE
 from unic.evals.registry import EVALUATIONS
 from unic.recipes import RECIPES

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import unic
-from unic.core.config import from_dict, read_json, to_dict
+from unic.core.dataclass_json import from_dict, read_json, to_dict
 from unic.core.results import read_results
 from unic.core.run_folder import RunDir, open_run
 from unic.train.build_run import build_step
@@ -50,7 +50,7 @@ def test_its_fingerprint_is_the_one_in_its_results():
     wanted = "e45d9c36ea51aa5194d0e73534803c1e0258fd8ea09c6f46d34bcf3f3601a348"
     results, remarks = read_results(RUN / "results.jsonl")
     assert not remarks
-    assert unic.load(RUN).fingerprint() == wanted
+    assert unic.load(RUN).content_hash() == wanted
     assert {result.model_hash for result in results} == {wanted}
     assert [(r.metric, r.value, r.protocol) for r in results] == [
         ("top1_k10", 62.5, "knn-1"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from unic.version import __version__
 
 if TYPE_CHECKING:
-    from unic.method.tokens import Encoder, Tokens
+    from unic.method.types import Encoder, Tokens
 
 __all__ = ["Tokens", "__version__", "load"]
 
@@ -19,7 +19,7 @@ def load(reference: str | Path, head: str | None = None) -> "Encoder":
     >>> encoder = unic.load("runs/demo")
     >>> tokens = encoder(images)  # tokens.cls (B, D), tokens.patches (B, N, D)
     """
-    from unic.students.load import load as load_encoder
+    from unic.students.load_encoder import load as load_encoder
 
     return load_encoder(reference, head)
 
@@ -27,7 +27,7 @@ def load(reference: str | Path, head: str | None = None) -> "Encoder":
 def __getattr__(name: str) -> Any:
     # torch is imported when it is first needed: `import unic` and `unic --help` stay quick.
     if name == "Tokens":
-        from unic.method.tokens import Tokens
+        from unic.method.types import Tokens
 
         return Tokens
     raise AttributeError(f"module 'unic' has no attribute {name!r}")

@@ -8,9 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unic.core.config import from_dict, to_dict
+from unic.core.dataclass_json import from_dict, to_dict
 from unic.core.errors import ConfigError
-from unic.data.augment import augment, photometric_parameters
 from unic.data.bad_images import BadImages
 from unic.data.color_jitter.cpu import color_jitter_cpu
 from unic.data.color_jitter.exact import Photometric, color_jitter
@@ -19,8 +18,9 @@ from unic.data.crop import crop_box, geometric_draws, random_resized_crop
 from unic.data.crop_fast import read_view, shrink_of
 from unic.data.decode import BadImage, read_image, sample_photographs
 from unic.data.loader import StepPlan, training_batches
+from unic.data.photometric import augment, photometric_parameters
 from unic.data.sources import read_sources
-from unic.method.tokens import Batch
+from unic.method.types import Batch
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,7 @@ from unic.core.errors import DataError
 from unic.data.datasets import DATASETS
 from unic.data.datasets.digits import write_digits
 from unic.data.decode import read_image
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 
 
 @pytest.fixture(scope="module")

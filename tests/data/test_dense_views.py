@@ -11,8 +11,8 @@ from torch import Tensor
 
 from unic.core.errors import DataError
 from unic.data.dense import depth_views, segmentation_views
-from unic.data.dense.annotations import IGNORED
 from unic.data.dense.depth_views import Colour, DepthDraws
+from unic.data.dense.read_annotations import IGNORED
 from unic.data.dense.segmentation_views import SegmentationDraws
 
 cv2 = pytest.importorskip("cv2")

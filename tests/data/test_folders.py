@@ -17,7 +17,7 @@ from unic.core.cache_dir import cache_dir
 from unic.core.errors import DataError
 from unic.data.decode import MAX_PIXELS, BadImage, read_image
 from unic.data.folders import read_image_folder, read_paths, scan_folder
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 
 
 def picture(width: int = 40, height: int = 30) -> Image.Image:

@@ -22,11 +22,11 @@ from unic.data.crop import evaluation_view, training_view
 from unic.data.decode import BadImage, read_image
 from unic.data.eval_loader import evaluation_batches, evaluation_views
 from unic.data.folders import read_paths
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 from unic.data.loader import StepPlan, training_batches
 from unic.data.sources import Sources, epoch_order, read_sources
 from unic.data.worker_processes import auto_workers
-from unic.method.tokens import Batch
+from unic.method.types import Batch
 
 SMALL = DataConfig(views=ViewConfig(image_size=16))
 Folder = Callable[..., Path]

@@ -10,8 +10,8 @@ from squares import write_squares
 from torch import Tensor, nn
 
 from unic.data.folders import read_image_folder
-from unic.data.image_list import ImageList
-from unic.method.tokens import Tokens
+from unic.data.labeled_images import ImageList
+from unic.method.types import Tokens
 
 COLOURS = {"blue": (20, 40, 220), "green": (30, 200, 60), "red": (220, 30, 20)}
 
@@ -40,7 +40,7 @@ class MeanColour(nn.Module):
         patches = self.frozen(patches) * self.scale
         return Tokens(patches.mean(1), patches)
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         return hashlib.sha256(f"{self.name} {self.scale}".encode()).hexdigest()
 
 

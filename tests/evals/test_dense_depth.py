@@ -13,11 +13,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, PolynomialLR
 
 from unic.core.errors import DataError, WeightsError
 from unic.data.datasets import DATASETS
-from unic.data.dense.annotations import Depths
+from unic.data.dense.read_annotations import Depths
 from unic.evals.dense.depth_head import DepthHead, layers_for, read_depth_head, sig_loss
 from unic.evals.dense.depth_metrics import DepthMetrics
 from unic.evals.dense.lr_schedules import cosine, one_cycle_momentum, poly
-from unic.method.tokens import TokenMaps
+from unic.method.types import TokenMaps
 from unic.models.weights import read_weights
 
 NYU = DATASETS["nyud"].truth(Path())

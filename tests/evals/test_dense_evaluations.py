@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from unic.core.errors import ConfigError, DataError, WeightsError
 from unic.core.results import Result
 from unic.data.datasets import DATASETS, DatasetSpec, Roots
-from unic.data.dense.annotations import Depths
+from unic.data.dense.read_annotations import Depths
 from unic.evals.dense import crop_feature_store, train_head
 from unic.evals.dense.frozen_backbone import FrozenBackbone
 from unic.evals.evaluate import evaluate

@@ -19,7 +19,7 @@ from unic.evals.dense.segmentation_head import (
 )
 from unic.evals.dense.segmentation_metrics import class_iou, confusion, segmentation_scores
 from unic.evals.dense.sliding_window import slide, windows
-from unic.method.tokens import TokenMaps
+from unic.method.types import TokenMaps
 from unic.models.weights import read_weights
 
 

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from unic.core.errors import DataError
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 from unic.evals.dense import train_head as training
 from unic.evals.dense.crop_batches import CropSpec, keys_of_step
 from unic.evals.dense.crop_feature_store import Packing
 from unic.evals.dense.train_head import Schedule, train_head
-from unic.method.tokens import TokenMaps
+from unic.method.types import TokenMaps
 
 
 def test_every_image_comes_once_an_epoch_whatever_the_batch():

@@ -10,7 +10,7 @@ import tyro
 from PIL import Image
 
 from unic.core.errors import ConfigError, DataError
-from unic.core.plugins import import_plugin
+from unic.core.registry import import_plugin
 from unic.core.results import Result
 from unic.data.datasets import DATASETS
 from unic.evals.evaluate import evaluate
@@ -84,7 +84,7 @@ def test_knn_tells_the_squares_apart_and_test_labels_count_through_the_training_
     # k = 20 of 18 images is left out. "red" is class 1 of the test folder's two, and 2 of the training folder's three.
     assert (first.metric, first.value, first.unit) == ("top1_k10", 100.0, "%")
     assert first.protocol == "knn-1" and first.seconds > 0
-    assert first.model_hash == encoder.fingerprint()
+    assert first.model_hash == encoder.content_hash()
 
 
 def test_a_class_without_training_images_is_an_error(encoder, root, cpu):

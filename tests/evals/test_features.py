@@ -19,12 +19,12 @@ from unic.core.errors import DataError
 from unic.core.files import MANIFEST, TEMPORARY
 from unic.data import eval_loader
 from unic.data.folders import read_image_folder
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 from unic.evals import feature_store
 from unic.evals.feature_store import OnDisk, locked
 from unic.evals.features import extract
 from unic.evals.registry import EvalOptions
-from unic.method.tokens import Tokens
+from unic.method.types import Tokens
 
 CPU = torch.device("cpu")
 
@@ -276,7 +276,7 @@ class Noted(torch.nn.Module):
         output = (images.float() / 255).flatten(1) @ self.weight
         return Tokens(output[:, :16], output[:, 16:].unflatten(1, (2, 24)))
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         return f"noted {self.image_size}"
 
     def count(self) -> int:
@@ -350,7 +350,7 @@ def test_features_written_to_leave_the_cache_as_it_was(encoder, images, tmp_path
 def test_features_of_another_model_are_not_used(sizes, tmp_path, caplog, name):
     """Of the same shape, and copied over by hand: the whole folder, or only the numbers."""
     one, other = Noted(tmp_path / "a"), Noted(tmp_path / "b")
-    other.weight, other.fingerprint = 2 * other.weight, lambda: "other"
+    other.weight, other.content_hash = 2 * other.weight, lambda: "other"
     cls(one, sizes, tmp_path)
     (mine,) = cached(tmp_path)
     cls(other, sizes, tmp_path)

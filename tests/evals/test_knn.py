@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
 from unic.core.errors import ConfigError
-from unic.evals import knn, knn_index
-from unic.evals.exact_knn import GRID, nearest
+from unic.evals import knn, knn_search_fast
 from unic.evals.knn import _possible_ks, _ranking, knn_predict
-from unic.evals.knn_index import MOST, KnnIndex, neighbour_search
+from unic.evals.knn_search_exact import GRID, nearest
+from unic.evals.knn_search_fast import MOST, KnnIndex, neighbour_search
 from unic.evals.protocols.knn import KnnConfig
 from unic.evals.registry import EvalOptions, own_settings
 
@@ -155,7 +155,7 @@ FEATURES = {
 @pytest.mark.parametrize(("count", "k", "chunk"), [(1501, 20, 256), (1501, 20, 37), (900, 1, 10_000)])
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_the_fast_search_finds_what_the_definition_says(kind, count, k, chunk, dtype, monkeypatch):
-    monkeypatch.setattr(knn_index, "product_dtype", lambda device: dtype)
+    monkeypatch.setattr(knn_search_fast, "product_dtype", lambda device: dtype)
     rng = np.random.default_rng(count + chunk)
     features = torch.from_numpy(FEATURES[kind](rng, count + 60).astype(np.float32))
     queries, rows = features[::25][:60], features[60:]
@@ -185,7 +185,7 @@ def degenerate_cases(draw):
 def test_every_prediction_is_the_definitions_whatever_the_features(case, dtype):
     rows, labels, queries, k, chunk = case
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(knn_index, "product_dtype", lambda device: dtype)
+        patch.setattr(knn_search_fast, "product_dtype", lambda device: dtype)
         fast = predict(rows, labels, queries, [1, k], 6, chunk)
         patch.setattr(knn, "neighbour_search", lambda rows, k, chunk: lambda q: nearest(q, rows, k, chunk))
         exact = predict(rows, labels, queries, [1, k], 6, chunk)
@@ -195,7 +195,7 @@ def test_every_prediction_is_the_definitions_whatever_the_features(case, dtype):
 
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_the_fast_search_is_right_where_the_threshold_is_a_bad_guess(dtype, monkeypatch):
-    monkeypatch.setattr(knn_index, "product_dtype", lambda device: dtype)
+    monkeypatch.setattr(knn_search_fast, "product_dtype", lambda device: dtype)
     rng = np.random.default_rng(7)
     rows, queries = (torch.from_numpy(rng.normal(size=(n, 24)).astype(np.float32)) for n in (2000, 50))
     expected = nearest(queries, rows, 15, 500)
@@ -208,7 +208,7 @@ def test_the_fast_search_is_right_where_the_threshold_is_a_bad_guess(dtype, monk
 @pytest.mark.parametrize("kind", ["normal", "clustered, not negative", "nearly all alike", "tiny and huge"])
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_no_row_above_the_threshold_is_ruled_out(kind, dtype, monkeypatch):
-    monkeypatch.setattr(knn_index, "product_dtype", lambda device: dtype)
+    monkeypatch.setattr(knn_search_fast, "product_dtype", lambda device: dtype)
     rng = np.random.default_rng(11)
     features = torch.from_numpy(FEATURES[kind](rng, 1640).astype(np.float32))
     queries, rows = features[::41], features
@@ -227,7 +227,7 @@ def test_no_row_above_the_threshold_is_ruled_out(kind, dtype, monkeypatch):
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_the_fast_search_compares_few_rows_once_more(dtype, monkeypatch):
     # Else it would be right but slow: every query left to the definition.
-    monkeypatch.setattr(knn_index, "product_dtype", lambda device: dtype)
+    monkeypatch.setattr(knn_search_fast, "product_dtype", lambda device: dtype)
     rng = np.random.default_rng(13)
     rows, queries = (torch.from_numpy(clustered(rng, n, 64).astype(np.float32)) for n in (8000, 100))
     _, candidates = KnnIndex.of(rows, 1000)._candidates(F.normalize(queries.double(), dim=1), 20)

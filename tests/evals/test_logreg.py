@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from unic.core.errors import ConfigError, DataError
 from unic.evals.evaluate import evaluate
-from unic.evals.linear.classifier import Classifier, fit_classifier, protocol
+from unic.evals.linear.linear_probe import Classifier, fit_classifier, protocol
 from unic.evals.logreg import EXACT, scikit_learn
 from unic.evals.logreg_fast import FAST
 from unic.evals.protocols.logreg import LogregConfig

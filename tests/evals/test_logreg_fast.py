@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from unic.evals.linear import lbfgs
-from unic.evals.linear.classifier import fit_classifier
+from unic.evals.linear.linear_probe import fit_classifier
 from unic.evals.logreg import EXACT, scikit_learn
 from unic.evals.logreg_fast import FAST, SolutionPath
 from unic.evals.protocols.logreg import LogregConfig

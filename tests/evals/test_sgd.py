@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from unic.core import rng
+from unic.core import keyed_random
 from unic.evals.linear.sgd import fit_heads, rate_factor
 
 
@@ -23,11 +23,11 @@ def problem():
 
 def plain_loop(features, labels, num_classes, rate, decay, *, seed, epochs, batch_size):
     """UNIC's protocol, one head, the rate set after each epoch from the number of the epoch that ended."""
-    with rng.seeded_torch(seed, "evals.sgd"):
+    with keyed_random.seeded_torch(seed, "evals.sgd"):
         model = nn.Linear(features.shape[1], num_classes).double()
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=decay)
     for epoch in range(epochs):
-        order = torch.from_numpy(rng.generator(seed, "evals.sgd", epoch).permutation(len(features)))
+        order = torch.from_numpy(keyed_random.generator(seed, "evals.sgd", epoch).permutation(len(features)))
         for rows in order.split(min(batch_size, len(features))):
             loss = F.cross_entropy(model(features[rows]), labels[rows])
             if not loss.isfinite():

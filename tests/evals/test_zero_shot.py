@@ -21,7 +21,7 @@ from unic.core.results import Result
 from unic.data.datasets import DATASETS, DatasetSpec, Targets
 from unic.data.datasets.wordnet_ids import wnids
 from unic.data.folders import read_image_folder
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 from unic.evals.evaluate import evaluate
 from unic.evals.prompts import class_names
 from unic.evals.protocols.zero_shot import ZeroShotConfig
@@ -29,7 +29,7 @@ from unic.evals.registry import EVALUATIONS, EvalOptions, options_type
 from unic.evals.zero_shot import choose_teacher, class_embeddings, zero_shot_scores
 from unic.method.config import StatisticsConfig
 from unic.method.standardize import Standardizer
-from unic.method.tokens import Widths
+from unic.method.types import Widths
 from unic.models.config import LadderConfig, StudentConfig
 from unic.models.ladder import Ladder
 from unic.models.student import build_encoder
@@ -162,7 +162,7 @@ def test_results_say_whose_they_are_and_survive_json(reference, root):
     result = evaluated(encoder, root)["top1"]
     assert (result.model, result.evaluation, result.unit) == (encoder.name, "zero-shot", "%")
     assert result.protocol == "zero-shot-1 names=classes" and result.seed is None
-    assert result.model_hash == encoder.fingerprint()
+    assert result.model_hash == encoder.content_hash()
     assert Result.from_json(result.to_json()) == result
 
 
@@ -225,7 +225,7 @@ def test_a_student_is_brought_back_into_the_teachers_scale_and_projected(model, 
     assert results["top1"].value == pytest.approx(share(order[:, 0] == labels))
     assert results["top5"].value == pytest.approx(share((order[:, :5] == labels[:, None]).any(1)))
     assert {result.model for result in results.values()} == {"student"}
-    assert results["top1"].model_hash == student.head("clip").fingerprint() != student.encoder.fingerprint()
+    assert results["top1"].model_hash == student.head("clip").content_hash() != student.encoder.content_hash()
 
 
 def test_of_two_heads_with_texts_one_is_chosen_and_named(reference, root, tmp_path):

@@ -18,11 +18,11 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from unic.core import compile_cache
-from unic.data.augment import photometric_parameters
+from unic.core import torch_compile
 from unic.data.color_jitter.exact import color_jitter
 from unic.data.color_jitter.gpu import color_jitter_gpu
 from unic.data.config import ViewConfig
+from unic.data.photometric import photometric_parameters
 from unic.kernels.choose import choose_kernels, compile_vits
 from unic.kernels.gelu import FastGelu, fast_gelu, replace_gelu
 from unic.kernels.ladder_gpu import sums_of_mlps
@@ -32,7 +32,7 @@ from unic.kernels.token_loss import fast_token_loss
 from unic.method.config import LossConfig, StatisticsConfig
 from unic.method.losses import token_loss
 from unic.method.standardize import Moments, Standardizer
-from unic.method.tokens import Tokens, Widths
+from unic.method.types import Tokens, Widths
 from unic.models.config import LadderConfig, StudentConfig
 from unic.models.ladder import Mlp
 from unic.models.student import EXACT, Student, StudentKernels, build_encoder, build_student
@@ -69,9 +69,9 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
             yield ACCELERATOR
         return
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    compile_cache._compiled.cache_clear()
+    torch_compile._compiled.cache_clear()
     yield torch.device("cpu")
-    compile_cache._compiled.cache_clear()
+    torch_compile._compiled.cache_clear()
 
 
 def close(found: Tensor, wanted: Tensor, tolerance: float) -> bool:
@@ -172,7 +172,7 @@ def test_gelu_and_its_gradient_are_torch_s(device):
     wanted = F.gelu(exact)
     (of_exact,) = torch.autograd.grad(wanted.sum(), exact)
     x = numbers.to(device).requires_grad_()
-    found = compile_cache.compiled(FastGelu().forward)(x)
+    found = torch_compile.compiled(FastGelu().forward)(x)
     (of_x,) = torch.autograd.grad(found.sum(), x)
     assert (found.cpu() - wanted).abs().max() < 1e-6
     assert (of_x.cpu() - of_exact).abs().max() < 1e-6
@@ -181,7 +181,7 @@ def test_gelu_and_its_gradient_are_torch_s(device):
 def test_gelu_in_bf16_is_torch_s_to_its_last_bit(device):
     x = torch.linspace(-6, 6, 5_001).bfloat16().to(device)
     wanted = F.gelu(x.float()).bfloat16()
-    found = compile_cache.compiled(fast_gelu)(x)
+    found = torch_compile.compiled(fast_gelu)(x)
     assert ((found.float() - wanted.float()).abs() <= 2**-7 * wanted.float().abs() + 1e-6).all()
 
 
@@ -233,7 +233,7 @@ def test_exact_kernels_never_ask_for_the_compiler(kernels, monkeypatch):
         raise AssertionError("compiled")
 
     monkeypatch.setattr(torch, "compile", refuse)
-    compile_cache._compiled.cache_clear()
+    torch_compile._compiled.cache_clear()
     recipe = replace(debug(), teachers=("timm:test_vit?pretrained=0&image_size=32",))
     recipe = replace(recipe, speed=replace(recipe.speed, kernels=kernels))
     assert ACCELERATOR is not None

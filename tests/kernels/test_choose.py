@@ -11,7 +11,7 @@ from torch import nn
 
 from unic.kernels.choose import choose_kernels, images_in_cache, unfuse_attention
 from unic.kernels.frozen_weights import cast_weights, prepack_weights
-from unic.method.tokens import Widths
+from unic.method.types import Widths
 from unic.models.config import LadderConfig, StudentConfig
 from unic.models.student import build_student
 from unic.teachers.load import load_teacher
@@ -133,8 +133,8 @@ def test_a_frozen_teacher_leaves_the_one_it_was_made_from_as_it_was(name: str, d
     assert all(torch.equal(weights[key], tensor) for key, tensor in exact.state_dict().items())
     assert {p.dtype for p in exact.parameters()} == {torch.float32}
     assert torch.bfloat16 in {p.dtype for p in fast.parameters()}
-    assert fast.fingerprint() == exact.fingerprint()
-    assert load_teacher(f"timm:{name}?pretrained=0&image_size=64").fingerprint() == exact.fingerprint()
+    assert fast.content_hash() == exact.content_hash()
+    assert load_teacher(f"timm:{name}?pretrained=0&image_size=64").content_hash() == exact.content_hash()
 
 
 def test_hooks_on_the_modules_of_a_fast_teacher_fire():
@@ -158,7 +158,7 @@ def test_a_fast_student_has_the_parameters_of_the_exact_one(device: str):
     fast = build_student(*parts, seed=3, kernels=choose_kernels("fast", torch.device(device), None).student)
     assert [name for name, _ in fast.named_parameters()] == [name for name, _ in exact.named_parameters()]
     assert all(torch.equal(x, y) for x, y in zip(fast.parameters(), exact.parameters(), strict=True))
-    assert fast.num_draws == exact.num_draws and fast.encoder.fingerprint() == exact.encoder.fingerprint()
+    assert fast.num_draws == exact.num_draws and fast.encoder.content_hash() == exact.encoder.content_hash()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

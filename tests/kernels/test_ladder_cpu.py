@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unic.kernels.ladder_cpu import fast_ladder
-from unic.method.tokens import Tokens, Widths
+from unic.method.types import Tokens, Widths
 from unic.models.config import LadderConfig
 from unic.models.ladder import Ladder
 

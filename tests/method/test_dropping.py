@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unic.core.rng import uniforms
+from unic.core.keyed_random import uniforms
 from unic.method.dropping import keep_teachers
 
 

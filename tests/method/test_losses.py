@@ -10,7 +10,7 @@ from reference_loss import reference_token_loss
 from unic.core.errors import ConfigError
 from unic.method.config import LossConfig
 from unic.method.losses import teacher_losses, token_loss
-from unic.method.tokens import Tokens
+from unic.method.types import Tokens
 
 
 def random_tokens(rng: np.random.Generator, b: int, n: int, widths: tuple[int, ...]) -> dict[str, Tokens]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from unic.core.errors import ConfigError
 from unic.method.config import StatisticsConfig
 from unic.method.standardize import Moments, Standardizer
-from unic.method.tokens import Tokens, Widths
+from unic.method.types import Tokens, Widths
 
 PUBLISHED = StatisticsConfig(warmup_batches=0, std_floor=0.0)
 

@@ -5,11 +5,11 @@ import torch
 from reference_loss import reference_token_loss
 from torch import Tensor
 
-from unic.core.rng import uniforms
+from unic.core.keyed_random import uniforms
 from unic.method.config import LossConfig, StatisticsConfig
 from unic.method.standardize import Standardizer
 from unic.method.step import distill_step, validation_losses
-from unic.method.tokens import Batch, Tokens, Widths
+from unic.method.types import Batch, Tokens, Widths
 
 WIDTHS = {"a": Widths(3, 4), "b": Widths(5, 5)}
 SEED = 11

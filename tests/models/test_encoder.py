@@ -126,10 +126,10 @@ def test_the_fingerprint_follows_the_weights():
         return TimmEncoder(timm.create_model("resnet10t", num_classes=0), name="cnn", image_size=64)
 
     first, changed = encoder(), encoder()
-    assert first.fingerprint() == changed.fingerprint()
+    assert first.content_hash() == changed.content_hash()
     with torch.no_grad():
         next(changed.parameters())[0, 0, 0, 0] += 1e-4
-    assert first.fingerprint() != changed.fingerprint()
+    assert first.content_hash() != changed.content_hash()
 
 
 def test_measuring_a_model_leaves_its_modes_and_batch_norm_alone():
@@ -146,8 +146,8 @@ def test_the_fingerprint_tells_preprocessing_apart(change: dict[str, Any]):
     torch.manual_seed(0)
     model = create_timm("test_vit", image_size=32)
     facts: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (0.2, 0.2, 0.2), "image_size": 32}
-    plain = TimmEncoder(model, name="a", **facts).fingerprint()
-    assert TimmEncoder(model, name="another name", **facts).fingerprint() == plain
+    plain = TimmEncoder(model, name="a", **facts).content_hash()
+    assert TimmEncoder(model, name="another name", **facts).content_hash() == plain
     if "image_size" in change:
         model = create_timm("test_vit", image_size=64)
-    assert TimmEncoder(model, name="a", **{**facts, **change}).fingerprint() != plain
+    assert TimmEncoder(model, name="a", **{**facts, **change}).content_hash() != plain

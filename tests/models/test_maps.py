@@ -10,10 +10,11 @@ from inputs import assert_tokens, random_images
 from torch import nn
 
 from unic.core.errors import ConfigError
-from unic.method.tokens import Tokens
-from unic.models.dense_utils import centre_padded, sharing_weights
+from unic.evals.dense.frozen_backbone import centre_padded
+from unic.method.types import Tokens
 from unic.models.encoder import ImageEncoder
 from unic.models.positions import Resampling, positions_of, resample_positions
+from unic.models.share_weights import share_weights
 from unic.models.timm_encoder import TimmEncoder
 
 SIZES = [(32, 32), (48, 80), (16, 64)]
@@ -80,17 +81,17 @@ def test_maps_at_the_encoders_own_size_are_its_tokens():
 
 def test_weights_are_shared_and_the_encoder_stays_as_it_was():
     encoder = encoder_of(vit())
-    images, print_before = random_images(32, 32), encoder.fingerprint()
+    images, print_before = random_images(32, 32), encoder.content_hash()
     before = encoder(images)
     resized = encoder.at_size(48, 80)
     own = dict(encoder.named_parameters())
     for name, tensor in resized.named_parameters():
         assert (tensor.data_ptr() == own[name].data_ptr()) is (name != "model.pos_embed"), name
     assert torch.equal(encoder(images).patches, before.patches)
-    assert encoder.fingerprint() == print_before
-    prints = {encoder.at_size(*size).fingerprint() for size in ((48, 80), (80, 48), (32, 32))}
+    assert encoder.content_hash() == print_before
+    prints = {encoder.at_size(*size).content_hash() for size in ((48, 80), (80, 48), (32, 32))}
     assert len({print_before, *prints}) == 4
-    assert resized.fingerprint() == encoder.at_size(48, 80).fingerprint()
+    assert resized.content_hash() == encoder.at_size(48, 80).content_hash()
     assert (resized.name, resized.dim) == (encoder.name, encoder.dim)
 
 
@@ -199,7 +200,7 @@ def test_padding_is_centred_and_the_odd_pixel_is_at_the_end():
 
 def test_a_copy_that_shares_weights_can_have_one_replaced():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    copy = sharing_weights(model)
+    copy = share_weights(model)
     assert copy[0].weight is model[0].weight and copy[1].running_mean is model[1].running_mean
     copy[0].weight = nn.Parameter(torch.zeros(2, 2))
     assert model[0].weight.any()

@@ -68,7 +68,7 @@ def test_a_size_after_a_size_is_taken_from_the_encoder_itself():
     """4 x 9 patches are also 6 x 6: a second resampling would take one for the other."""
     encoder = encoder_of("test_vit", 160)
     again = encoder.at_size(64, 144).at_size(160, 96)
-    assert again.fingerprint() == encoder.at_size(160, 96).fingerprint()
+    assert again.content_hash() == encoder.at_size(160, 96).content_hash()
     assert encoder.at_size(64, 144).at_size(160, 160).model.pos_embed.equal(encoder.model.pos_embed)
 
 
@@ -80,7 +80,7 @@ def test_positions_are_resampled_as_the_family_does():
     found = encoder.at_size(96, 128)
     expected = resample_positions(encoder.model.pos_embed, 6, 8, num_prefix=1, how=how)
     assert found.model.pos_embed.equal(expected)
-    assert not plain.model.pos_embed.equal(expected) and plain.fingerprint() != found.fingerprint()
+    assert not plain.model.pos_embed.equal(expected) and plain.content_hash() != found.content_hash()
 
 
 def test_what_is_read_at_a_layer_keeps_that_layer():

@@ -8,7 +8,7 @@ from inputs import random_images
 from torch import nn
 
 from unic.core.errors import ConfigError
-from unic.method.tokens import Tokens, Widths
+from unic.method.types import Tokens, Widths
 from unic.models.config import LadderConfig, StudentConfig
 from unic.models.ladder import Ladder
 from unic.models.student import Student, build_student

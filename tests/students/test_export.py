@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from unic.core.errors import ConfigError, DataError, WeightsError
 from unic.method.config import StatisticsConfig
 from unic.method.standardize import Standardizer
-from unic.method.tokens import Tokens, Widths
+from unic.method.types import Tokens, Widths
 from unic.models.config import LadderConfig, StudentConfig
 from unic.models.positions import Resampling, fit_positions
 from unic.models.student import build_encoder, build_student, read_encoder
 from unic.students.export import EXPORTS, export
 from unic.students.export.to_onnx import _HeadGraph
-from unic.students.load import read_student
+from unic.students.load_encoder import read_student
 from unic.students.loaded_student import LoadedStudent
 
 TEACHERS = {"one": Widths(5, 5), "two": Widths(7, 3)}
@@ -521,8 +521,8 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(
 
 def test_exporting_leaves_the_generator_of_random_numbers_and_the_student_alone(student, tmp_path: Path):
     saved = student("with registers")
-    state, before = torch.get_rng_state(), saved.encoder.fingerprint()
+    state, before = torch.get_rng_state(), saved.encoder.content_hash()
     for to in ("timm", "hub", "dinov2", "safetensors"):
         export(saved, to, tmp_path / to)
     assert torch.equal(state, torch.get_rng_state())
-    assert saved.encoder.fingerprint() == before
+    assert saved.encoder.content_hash() == before

@@ -17,15 +17,15 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 
-from unic.core.config import to_dict
+from unic.core.dataclass_json import to_dict
 from unic.core.errors import ConfigError, WeightsError
 from unic.method.config import StatisticsConfig
-from unic.method.tokens import Tokens
+from unic.method.types import Tokens
 from unic.models.config import StudentConfig
 from unic.models.dinov2_format import dinov2_to_timm, student_config
 from unic.models.student import build_encoder, write_encoder
 from unic.students.foreign_formats import read_published
-from unic.students.load import load, read_student
+from unic.students.load_encoder import load, read_student
 
 PLAIN = StudentConfig(model=None, image_size=32, width=64, depth=2, heads=1, patch_size=16)
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from unic.core.config import from_dict, to_dict
+from unic.core.dataclass_json import from_dict, to_dict
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.files import check_folder
 from unic.method.config import StatisticsConfig
@@ -23,7 +23,7 @@ from unic.models.student import build_encoder, read_encoder, write_encoder
 from unic.students import import_student as importing
 from unic.students.foreign_formats import read_published
 from unic.students.import_student import import_student
-from unic.students.load import load, load_untrained, read_student
+from unic.students.load_encoder import load, load_untrained, read_student
 
 STEP = "checkpoints/step-00000000"
 
@@ -68,7 +68,7 @@ def test_an_imported_student_computes_what_its_file_does(unic_pth: Path, tmp_pat
         assert torch.equal(mine.cls, theirs.cls) and torch.equal(mine.patches, theirs.patches)
     released = read_encoder(tmp_path / "run" / "encoder.safetensors")
     assert released is not None
-    assert released.fingerprint() == load(unic_pth).fingerprint() == load(tmp_path / "run").fingerprint()
+    assert released.content_hash() == load(unic_pth).content_hash() == load(tmp_path / "run").content_hash()
 
 
 def test_the_run_folder_is_what_a_run_writes(unic_pth: Path, tmp_path: Path):
@@ -119,7 +119,7 @@ def test_an_imported_folder_can_be_moved_and_imported_from(tmp_path: Path, image
     import_student(backbone(tmp_path / "b.pth"), tmp_path / "run")
     shutil.move(tmp_path / "run", tmp_path / "moved")
     again = import_student(tmp_path / "moved" / "encoder.safetensors", tmp_path / "again")
-    assert again.encoder.fingerprint() == read_student(tmp_path / "moved").encoder.fingerprint()
+    assert again.encoder.content_hash() == read_student(tmp_path / "moved").encoder.content_hash()
 
 
 @pytest.mark.parametrize("place", ["run", "deep/er/run", "link"])
@@ -127,7 +127,7 @@ def test_a_folder_that_is_new_or_empty_is_taken(tmp_path: Path, place: str):
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "empty")
     path = backbone(tmp_path / "b.pth")
-    assert import_student(path, tmp_path / place).encoder.fingerprint() == load(path).fingerprint()
+    assert import_student(path, tmp_path / place).encoder.content_hash() == load(path).content_hash()
     assert import_student(path, tmp_path / "fresh").facts["step"] == 0
 
 
@@ -185,4 +185,4 @@ def test_what_is_imported_does_not_depend_on_the_day(unic_pth: Path, tmp_path: P
     import_student(unic_pth, tmp_path / "b")
     for file in ("config.json", "imported.json", "encoder.safetensors", f"{STEP}/manifest.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-    assert read_published(unic_pth).encoder.fingerprint() == load(tmp_path / "b").fingerprint()
+    assert read_published(unic_pth).encoder.content_hash() == load(tmp_path / "b").content_hash()

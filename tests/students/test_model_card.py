@@ -20,7 +20,7 @@ from unic.students.export import EXPORTS, export
 from unic.students.export.licences import Restriction, hub_name, restriction, statement, strictest
 from unic.students.export.model_card import model_card
 from unic.students.export.parity import Difference, Parity
-from unic.students.load import read_student
+from unic.students.load_encoder import read_student
 from unic.students.loaded_student import LoadedStudent
 from unic.students.run_reader import read_run
 from unic.train.loop import train

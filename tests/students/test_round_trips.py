@@ -13,7 +13,7 @@ from unic.models.student import build_encoder
 from unic.models.weights import read_file
 from unic.students.export import export
 from unic.students.import_student import import_student
-from unic.students.load import read_student
+from unic.students.load_encoder import read_student
 from unic.students.loaded_student import LoadedStudent
 from unic.teachers.load import load_teacher
 

@@ -14,7 +14,7 @@ from unic.models.student import build_encoder, read_encoder, write_encoder
 from unic.models.timm_encoder import TimmEncoder
 from unic.students.foreign_formats import read_published
 from unic.students.import_student import import_student
-from unic.students.load import load, read_student
+from unic.students.load_encoder import load, read_student
 
 DINOV2_PLAIN = Resampling(antialias=False, offset=0.1)
 PLAIN = StudentConfig(model=None, image_size=64, width=64, depth=2, heads=1, patch_size=16)
@@ -63,7 +63,7 @@ def test_a_head_at_another_size_is_the_ladder_on_the_encoder_at_that_size(unic_p
     head = student.head(teacher)
     p = head.stride
     x = torch.randn(2, 3, 2 * p, 3 * p, generator=torch.Generator().manual_seed(0))
-    before, images = head.fingerprint(), torch.zeros(1, 3, p, p, dtype=torch.uint8)
+    before, images = head.content_hash(), torch.zeros(1, 3, p, p, dtype=torch.uint8)
     tokens = head(images)
     (found,) = head.at_size(2 * p, 3 * p).maps(x)
     assert student.ladder is not None
@@ -71,7 +71,7 @@ def test_a_head_at_another_size_is_the_ladder_on_the_encoder_at_that_size(unic_p
     expected = student.standardizers[teacher].inverse(student.ladder(blocks)[teacher])
     torch.testing.assert_close(found.cls, expected.cls)
     torch.testing.assert_close(found.patches.flatten(2).transpose(1, 2), expected.patches)
-    assert head.fingerprint() == before != head.at_size(2 * p, 3 * p).fingerprint()
+    assert head.content_hash() == before != head.at_size(2 * p, 3 * p).content_hash()
     assert head(images).patches.equal(tokens.patches)
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from unic.core.errors import ConfigError, WeightsError
 from unic.data.crop import evaluation_view
 from unic.data.decode import read_image
-from unic.method.tokens import Batch, Tokens
+from unic.method.types import Batch, Tokens
 from unic.teachers import TEACHERS, short_name
 from unic.teachers.families import efficientnet_lite
 from unic.teachers.live_teachers import LiveTeachers, load_teachers, resample
@@ -195,7 +195,7 @@ def test_live_teachers_give_tokens_of_their_widths_on_one_grid():
     assert list(features) == ["efficientnet_lite0", "vit_tiny_patch16_224"]
     for name, tokens in features.items():
         assert tokens.patches.shape == (2, 9, teachers.dims[name].patches)
-    assert len(set(teachers.fingerprints().values())) == 2
+    assert len(set(teachers.content_hashes().values())) == 2
 
 
 IMAGENET = Path(__file__).parents[3] / "shared" / "data" / "imagenet200.tar"

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from small_runs import changed, small_recipe, write_photos
 
-from unic.core.config import to_dict
+from unic.core.dataclass_json import to_dict
 from unic.train import loop
 from unic.train.async_scalars import AsyncScalars
 from unic.train.loop import train

@@ -11,7 +11,7 @@ from unic import recipes
 from unic.core.errors import ConfigError
 from unic.core.run_folder import RunDir
 from unic.method.losses import teacher_losses
-from unic.method.tokens import Tokens, Widths
+from unic.method.types import Tokens, Widths
 from unic.models.student import build_student
 from unic.teachers import TEACHERS
 from unic.teachers.fetch import WeightsFile

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from sklearn.metrics import r2_score
 
-from unic.core.config import to_dict
+from unic.core.dataclass_json import to_dict
 from unic.core.run_folder import RunDir
 from unic.data.crop import evaluation_view
 from unic.data.sources import read_sources
 from unic.evals.knn import knn_predict
-from unic.method.feature_metrics import effective_rank, explained_variance
-from unic.method.tokens import Batch
+from unic.method.representation_metrics import effective_rank, explained_variance
+from unic.method.types import Batch
 from unic.train import loop, train_step
 from unic.train.build_run import build_run, resume
 from unic.train.monitor import fidelity

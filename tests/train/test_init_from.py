@@ -124,7 +124,7 @@ def test_positions_are_resampled_to_another_image_size(first, begin):
 
 
 def _views(run: Path):
-    from unic.core.config import from_dict
+    from unic.core.dataclass_json import from_dict
     from unic.data.config import ViewConfig
 
     return from_dict(ViewConfig, json.loads((run / "config.json").read_text())["data"]["views"])

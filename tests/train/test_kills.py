@@ -13,7 +13,7 @@ from pathlib import Path
 import launch
 import pytest
 
-from unic.core.config import to_dict
+from unic.core.dataclass_json import to_dict
 from unic.core.files import check_folder
 from unic.train.recipe import Recipe
 

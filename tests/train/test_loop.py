@@ -20,10 +20,10 @@ import torch
 from safetensors.torch import save_file
 
 from unic.cli import main
-from unic.core.config import from_dict, read_json
+from unic.core.dataclass_json import from_dict, read_json
 from unic.core.errors import ConfigError, NonFiniteError
 from unic.core.files import check_folder
-from unic.method.tokens import Tokens
+from unic.method.types import Tokens
 from unic.teachers.live_teachers import LiveTeachers
 from unic.train import loop
 from unic.train.recipe import Recipe

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from unic.core.errors import ConfigError
-from unic.method.tokens import Widths
+from unic.method.types import Widths
 from unic.models.config import LadderConfig, StudentConfig
 from unic.models.student import build_student
 from unic.train.optim import build_optimizer, cosine, learning_rate

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from unic.method.standardize import Moments
-from unic.method.tokens import Widths
+from unic.method.types import Widths
 from unic.train.monitor.metric_sums import num_sums, pack
 from unic.train.recipe import Recipe
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from unic.cli.options import Common, parse, process_group
-from unic.core.config import from_dict, read_json
+from unic.cli.common import Common, parse, process_group
+from unic.core.dataclass_json import from_dict, read_json
 from unic.core.errors import ConfigError
 from unic.core.files import write_json
-from unic.core.plugins import unknown
+from unic.core.registry import unknown
 from unic.recipes import RECIPES
 from unic.tools.bench.options import BenchOptions
 from unic.train.recipe import Recipe

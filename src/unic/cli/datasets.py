@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import tyro
 from rich.table import Table
 
-from unic.cli.options import console, parse, process_group, run_action
+from unic.cli.common import console, parse, process_group, run_action
 from unic.data.datasets import DATASETS, Roots
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unic import recipes
-from unic.cli.options import Common, parse, process_group
+from unic.cli.common import Common, parse, process_group
 from unic.core.errors import EXIT_TERMINATED
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def run_demo(out: Path, device: "torch.device") -> bool:
     from unic.evals.evaluate_many import EvaluationRequest, baselines, evaluate_encoders
     from unic.evals.registry import EvalOptions
     from unic.tools.report.comparison import compare
-    from unic.tools.report.figures import plot_losses
+    from unic.tools.report.matplotlib_charts import plot_losses
     from unic.tools.report.page import write_report
     from unic.tools.report.results_table import print_results, to_markdown
     from unic.train.loop import train

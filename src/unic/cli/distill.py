@@ -9,10 +9,10 @@ from typing import Annotated
 
 import tyro
 
-from unic.cli.options import Common, parse, process_group
-from unic.core.config import from_dict, read_json
+from unic.cli.common import Common, parse, process_group
+from unic.core.dataclass_json import from_dict, read_json
 from unic.core.errors import EXIT_TERMINATED, ConfigError
-from unic.core.plugins import unknown
+from unic.core.registry import unknown
 from unic.recipes import RECIPES
 from unic.train.recipe import Recipe
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from unic.cli.options import Common, parse, process_group
+from unic.cli.common import Common, parse, process_group
 from unic.core.errors import ConfigError
 from unic.data.datasets import DATASETS, Roots
 from unic.evals.registry import EvalOptions, options_type

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from unic.cli.options import parse
+from unic.cli.common import parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ def run(words: list[str]) -> int:
     options = parse(Options, words, "export")
 
     from unic.students.export import EXPORTS, export
-    from unic.students.load import read_student
+    from unic.students.load_encoder import read_student
 
     EXPORTS[options.to]  # an unknown name is an error before anything is read
     if not options.run.exists():

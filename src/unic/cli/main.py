@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unic.core.errors import EXIT_TERMINATED, EXIT_USER, ConfigError, UnicError
-from unic.core.plugins import import_plugin, unknown
+from unic.core.registry import import_plugin, unknown
 from unic.version import __version__
 
 VERBS = (

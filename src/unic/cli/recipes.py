@@ -1,6 +1,6 @@
 """List the recipes: unic recipes list."""
 
-from unic.cli.options import run_action
+from unic.cli.common import run_action
 from unic.recipes import RECIPES
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from unic.cli.options import parse
+from unic.cli.common import parse
 
 
 @dataclass(frozen=True, kw_only=True)

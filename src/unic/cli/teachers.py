@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 from rich.table import Table
 
-from unic.cli.options import Common, console, parse, process_group, run_action
+from unic.cli.common import Common, console, parse, process_group, run_action
 from unic.core.errors import ConfigError, UnicError
 from unic.teachers import SCHEMES, TEACHERS, TeacherSpec, parse_reference
 from unic.teachers.fetch import WeightsFile, fetch
@@ -91,10 +91,10 @@ def _check(words: list[str]) -> int:
 
 
 def _check_on_photographs(options: CheckOptions) -> int:
-    from unic.tools.doctor.smoke_test import check_teacher
+    from unic.tools.doctor.check_teacher import check_teacher
 
     table = _table(
-        "name", "parameters", "pixels", "grid", "CLS", "patches", "|CLS|", "|patch|", "fingerprint"
+        "name", "parameters", "pixels", "grid", "CLS", "patches", "|CLS|", "|patch|", "content hash"
     )
     with process_group(options.device) as device:
         for name in options.names:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import tyro
 
-from unic.cli.options import Common, parse, process_group
+from unic.cli.common import Common, parse, process_group
 from unic.core.errors import ConfigError
 from unic.tools.visualize.options import VisualizeOptions
 
@@ -39,7 +39,7 @@ def run(words: list[str]) -> int:
     options = parse(Options, words, "visualize")
 
     from unic.core import distributed
-    from unic.tools.visualize.inputs import read_photographs
+    from unic.tools.visualize.read_photographs import read_photographs
     from unic.tools.visualize.visualize import visualize
 
     if not options.encoders:
@@ -59,7 +59,7 @@ def run(words: list[str]) -> int:
 def _columns(references: Sequence[str]) -> list[DrawnEncoder]:
     """One for each reference, once. Raises for names that do not exist, before anything is loaded."""
     from unic.evals.evaluate_many import labels
-    from unic.students.load import check
+    from unic.students.load_encoder import check
 
     parts = {reference: _take_head(reference) for reference in references}
     for base, _ in parts.values():
@@ -84,7 +84,7 @@ def _take_head(reference: str) -> tuple[str, str | None]:
 
 
 def _load(columns: Sequence[DrawnEncoder]) -> "Iterator[NamedEncoder]":
-    from unic.students.load import load
+    from unic.students.load_encoder import load
     from unic.teachers import short_name
     from unic.tools.visualize.extract import NamedEncoder
 

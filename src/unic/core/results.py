@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
-from unic.core.config import from_dict
+from unic.core.dataclass_json import from_dict
 from unic.core.files import parse_lines
 
 

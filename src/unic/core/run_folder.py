@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from unic.core.config import differences, read_json
+from unic.core.dataclass_json import differences, read_json
 from unic.core.environment import environment
 from unic.core.errors import ConfigError
 from unic.core.files import TEMPORARY, read_lines, remove_leftovers, write_atomically, write_json

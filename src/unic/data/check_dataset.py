@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from unic.core import rng
+from unic.core import keyed_random
 from unic.core.errors import ConfigError, DataError
 from unic.data.datasets import DATASETS, DatasetSpec, Roots, read_split, read_targets
 from unic.data.decode import read_image
-from unic.data.dense.annotations import IGNORED, Masks, read_depth, read_mask
-from unic.data.image_list import ImageList
+from unic.data.dense.read_annotations import IGNORED, Masks, read_depth, read_mask
+from unic.data.labeled_images import ImageList
 
 
 @dataclass(frozen=True)
@@ -124,5 +124,5 @@ def _all_there(where: str, images: ImageList) -> None:
 
 
 def _sample(spec: DatasetSpec, split: str, num_images: int, samples: int) -> list[int]:
-    draws = rng.generator(0, f"check {spec.name} {split}")
+    draws = keyed_random.generator(0, f"check {spec.name} {split}")
     return sorted(draws.choice(num_images, size=min(samples, num_images), replace=False).tolist())

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from unic.core import rng
+from unic.core import keyed_random
 from unic.data.config import ViewConfig
 
 _ATTEMPTS = 10
@@ -33,7 +33,7 @@ def geometric_draws(
     seed: int, view: Int64[Tensor, " B"], index: Int64[Tensor, " B"]
 ) -> Float[Tensor, "B 23"]:
     """What `random_resized_crop` needs for each image; of a batch at once: hashing one key costs as much as many."""
-    return rng.uniforms(seed, "geometric", view, index, 2 * _ATTEMPTS + 3)
+    return keyed_random.uniforms(seed, "geometric", view, index, 2 * _ATTEMPTS + 3)
 
 
 def random_resized_crop(

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from unic.data.crop import evaluation_view
 from unic.data.decode import BadImage, read_image
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 from unic.data.worker_processes import (
     LoadedBatches,
     data_loader,
@@ -21,7 +21,7 @@ from unic.data.worker_processes import (
     unpack_path,
     with_explained_errors,
 )
-from unic.method.tokens import Batch
+from unic.method.types import Batch
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import numpy as np
 from unic.core.cache_dir import cache_dir
 from unic.core.errors import DataError
 from unic.core.files import write_atomically
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 
 log = logging.getLogger(__name__)
 

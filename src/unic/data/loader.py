@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from unic.core import rng
+from unic.core import keyed_random
 from unic.core.errors import ConfigError, DataError
 from unic.data.bad_images import BadImages
 from unic.data.config import DataConfig
@@ -29,7 +29,7 @@ from unic.data.worker_processes import (
     unpack_path,
     with_explained_errors,
 )
-from unic.method.tokens import Batch
+from unic.method.types import Batch
 
 _MAX_REPLACEMENTS = 100
 
@@ -128,7 +128,7 @@ class _Steps(Dataset[LoadedBatches]):
                 return self._view(unpack_path(self._paths, candidate), draws), candidate
             except BadImage as error:
                 bad.append(error)
-            draw = rng.generator(self._plan.seed, "replacement", view, index, attempt)
+            draw = keyed_random.generator(self._plan.seed, "replacement", view, index, attempt)
             candidate = int(draw.integers(len(self._paths)))
             draws = geometric_draws(self._plan.seed, torch.tensor([view]), torch.tensor([candidate]))[
                 0

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from unic.core import rng
+from unic.core import keyed_random
 from unic.core.errors import ConfigError
 from unic.data.folders import read_paths
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def epoch_order(
     seen, across epochs too. An image that comes several times an epoch is a new view each time.
     """
     if not weights:
-        order = rng.generator(seed, "order", epoch).permutation(len(sources))
+        order = keyed_random.generator(seed, "order", epoch).permutation(len(sources))
         return order, np.full_like(order, epoch)
     indices, views, start = [], [], 0
     counts = _largest_remainder(weights, len(sources))
@@ -64,11 +64,11 @@ def epoch_order(
         positions = np.arange(epoch * count, (epoch + 1) * count)
         view, place = np.divmod(positions, len(part))
         for turn in np.unique(view):
-            permutation = rng.generator(seed, "root", number, int(turn)).permutation(len(part))
+            permutation = keyed_random.generator(seed, "root", number, int(turn)).permutation(len(part))
             indices.append(start + permutation[place[view == turn]])
         views.append(view)
         start += len(part)
-    shuffle = rng.generator(seed, "order", epoch).permutation(len(sources))
+    shuffle = keyed_random.generator(seed, "order", epoch).permutation(len(sources))
     return np.concatenate(indices)[shuffle], np.concatenate(views)[shuffle]
 
 

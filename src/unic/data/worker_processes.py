@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from unic.core.errors import DataError
 from unic.data.decode import BadImage
-from unic.method.tokens import Batch
+from unic.method.types import Batch
 
 
 def leave_signals_to_main(number: int) -> None:

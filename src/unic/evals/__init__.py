@@ -1,1 +1,1 @@
-"""Evaluations: one file each, of any encoder. `api.py` says what an evaluation is; copy `knn.py` to add one."""
+"""Evaluations of any encoder. `registry.py` says what one is; copy a file of `protocols/` to add one."""

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unic.core.config import read_json
+from unic.core.dataclass_json import read_json
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.files import check_folder, remove_folder, write_folder, write_json
 

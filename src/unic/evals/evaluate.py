@@ -11,10 +11,10 @@ import torch
 from unic.core.errors import ConfigError
 from unic.core.results import Result
 from unic.data.datasets import DATASETS, Roots
-from unic.evals.eval_data import EvalData
+from unic.evals.dataset_features import EvalData
+from unic.evals.read_splits import Splits, read_splits
 from unic.evals.registry import EVALUATIONS, EvalOptions, Evaluation
-from unic.evals.splits import Splits, read_splits
-from unic.method.tokens import Encoder
+from unic.method.types import Encoder
 
 log = logging.getLogger(__name__)
 

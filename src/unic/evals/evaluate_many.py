@@ -19,7 +19,7 @@ from unic.evals.features import extract
 from unic.evals.linear.trainval_split import log_odds
 from unic.evals.registry import EVALUATIONS, EvalOptions
 from unic.models.encoder import ImageEncoder
-from unic.students.load import check, load, load_untrained
+from unic.students.load_encoder import check, load, load_untrained
 from unic.teachers import short_name
 from unic.version import __version__
 

@@ -22,11 +22,11 @@ from unic.core import distributed
 from unic.core.errors import DataError
 from unic.core.progress import with_progress
 from unic.data.eval_loader import evaluation_views
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 from unic.data.worker_processes import auto_workers
 from unic.evals.feature_store import InMemory, OnDisk, Place, batches_of, locked, shards_of
 from unic.evals.registry import EvalOptions, Precision
-from unic.method.tokens import Batch, Encoder, Tokens
+from unic.method.types import Batch, Encoder, Tokens
 
 log = logging.getLogger(__name__)
 
@@ -232,11 +232,13 @@ def _identities(
 ) -> list[dict[str, Any]]:
     """Everything the features depend on, for each of `wanted`."""
     of_images = images.identity()
-    fingerprints = {id(encoder): encoder.fingerprint() for encoder in {id(e): e for e, _ in wanted}.values()}
+    content_hashes = {
+        id(encoder): encoder.content_hash() for encoder in {id(e): e for e, _ in wanted}.values()
+    }
     return [
         {
             "version": VERSION,
-            "encoder": fingerprints[id(encoder)],
+            "encoder": content_hashes[id(encoder)],
             "images": of_images,
             "image_size": encoder.image_size,
             "transform": TRANSFORM,

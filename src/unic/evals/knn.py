@@ -12,10 +12,10 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from unic.core.results import Result
-from unic.evals.eval_data import EvalData
-from unic.evals.knn_index import neighbour_search
+from unic.evals.dataset_features import EvalData
+from unic.evals.knn_search_fast import neighbour_search
 from unic.evals.protocols.knn import KnnConfig
-from unic.evals.splits import NUM_RANKED
+from unic.evals.read_splits import NUM_RANKED
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unic.evals.linear.classifier import Classifier, ProbeProblem, Solver
 from unic.evals.linear.hyperparameter_search import Params, search
+from unic.evals.linear.linear_probe import Classifier, ProbeProblem, Solver
 from unic.evals.linear.sgd import Heads, fit_heads
 
 log = logging.getLogger(__name__)

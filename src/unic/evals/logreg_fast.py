@@ -17,8 +17,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unic.evals.linear import lbfgs
-from unic.evals.linear.classifier import Classifier, ProbeProblem, Solver
 from unic.evals.linear.hyperparameter_search import Params, search
+from unic.evals.linear.linear_probe import Classifier, ProbeProblem, Solver
 from unic.evals.logreg import C_SPACE, solve_large
 
 AT_ONCE = 10

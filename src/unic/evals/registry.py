@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from unic.core.errors import ConfigError
-from unic.core.plugins import Registry
+from unic.core.registry import Registry
 from unic.core.results import Result
 
 if TYPE_CHECKING:
     from unic.data.datasets import Task
-    from unic.evals.eval_data import EvalData
-    from unic.method.tokens import Encoder
+    from unic.evals.dataset_features import EvalData
+    from unic.method.types import Encoder
 
 Precision = Literal["fp32", "bf16"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from unic.core.errors import ConfigError
-from unic.core.plugins import unknown
+from unic.core.registry import unknown
 
 COG = tuple(f"cog_l{level}" for level in range(1, 6))
 SMALL = ("aircraft", "cars196", "dtd", "eurosat", "flowers", "pets", "food101", "sun397")

@@ -20,14 +20,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unic.core.errors import ConfigError, WeightsError
-from unic.core.plugins import unknown
 from unic.core.progress import with_progress
+from unic.core.registry import unknown
 from unic.core.results import Result
 from unic.evals.artifact_cache import content_key, load_artifact, save_artifact
-from unic.evals.eval_data import EvalData
+from unic.evals.dataset_features import EvalData
 from unic.evals.prompts import class_names, templates
 from unic.evals.protocols.zero_shot import ZeroShotConfig
-from unic.method.tokens import Encoder
+from unic.method.types import Encoder
 from unic.teachers import parse_reference, short_name
 from unic.teachers.text_tower import TextTower, has_texts, load_text_tower
 
@@ -42,7 +42,7 @@ def zero_shot_results(encoder: Encoder, data: EvalData, config: ZeroShotConfig) 
     """Top-1, top-5 and, where each image has one right answer, mean per-class accuracy on the test images.
 
     Where only some classes count in the test set, also the top-1 among all classes. The results are the encoder's,
-    under the fingerprint of what answered; of a student with several such heads, those of `<student>@<teacher>`.
+    under the content_hash of what answered; of a student with several such heads, those of `<student>@<teacher>`.
     """
     reference = choose_teacher(encoder.spaces, config.teacher, encoder.name)
     names, origin = class_names(data.name, data.classes, config.names)
@@ -110,7 +110,7 @@ def class_embeddings(
     facts = {
         "version": PROTOCOL,
         "reference": parse_reference(reference)[0],
-        "tower": tower.fingerprint(),
+        "tower": tower.content_hash(),
         "sentences": hashlib.sha256("\n".join([str(len(words)), *sentences]).encode()).hexdigest(),
         "matmul": torch.get_float32_matmul_precision(),
     }

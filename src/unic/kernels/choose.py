@@ -10,7 +10,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from unic.core.compile_cache import compile_module, compiled
+from unic.core.torch_compile import compile_module, compiled
 from unic.kernels.frozen_weights import cast_weights, prepack_weights
 from unic.kernels.gelu import replace_gelu
 from unic.kernels.ladder_cpu import fast_ladder
@@ -19,8 +19,8 @@ from unic.kernels.split_tokens import split_block_outputs
 from unic.kernels.token_loss import fast_token_loss
 from unic.method.losses import TokenLoss, token_loss
 from unic.method.standardize import EXACT_STATISTICS, StatisticsKernels, standardize, token_moments
-from unic.models.dense_utils import sharing_weights
 from unic.models.encoder import ImageEncoder, normalize
+from unic.models.share_weights import share_weights
 from unic.models.student import EXACT, StudentKernels
 from unic.models.timm_encoder import TimmEncoder
 
@@ -34,7 +34,7 @@ _CACHED_FEATURES = 2_400_000
 class Kernels:
     """The functions that a step is made of. The defaults are the definitions; `choose_kernels` gives faster ones.
 
-    frozen: from a teacher as it was loaded to the one that a run holds; the latter keeps its fingerprint.
+    frozen: from a teacher as it was loaded to the one that a run holds; the latter keeps its content_hash.
     images_at_once: how many images a micro-batch should have for this student's sake; None: as many as there are.
     compiles: whether the first step waits for torch's compiler.
     """
@@ -74,7 +74,7 @@ def choose_kernels(
 
 def with_plain_attention(encoder: TimmEncoder) -> TimmEncoder:
     """For processors; the parameters are shared."""
-    network = sharing_weights(encoder.model)
+    network = share_weights(encoder.model)
     unfuse_attention(network)
     return encoder.replace(network=network)
 
@@ -96,7 +96,7 @@ def compile_encoder(encoder: E, dtype: torch.dtype | None = None) -> E:
 
     dtype: of the weights of one that is frozen; None: as they are.
     """
-    network = sharing_weights(encoder.model)
+    network = share_weights(encoder.model)
     if dtype is not None:
         cast_weights(network, dtype)
     compile_vits(network)
@@ -126,7 +126,7 @@ def images_in_cache(encoder: ImageEncoder) -> int:
 
 
 def _frozen_on_cpu(encoder: E, dtype: torch.dtype | None) -> E:
-    network = sharing_weights(encoder.model)
+    network = share_weights(encoder.model)
     if dtype is not None:
         cast_weights(network, dtype)
     prepack_weights(network)

@@ -1,7 +1,7 @@
 """Frozen networks, prepared once for what they do a million times.
 
 The functions change the modules of the network they are given, never its parameters: give them a copy that shares the
-parameters (`unic.models.dense_utils.sharing_weights`), and the original stays what it is.
+parameters (`unic.models.share_weights.share_weights`), and the original stays what it is.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from unic.kernels.gelu import is_exact_gelu
-from unic.kernels.replace_modules import replace_modules
+from unic.models.replace_modules import replace_modules
 
 # Layers whose weights autocast rounds at every use: it remembers roundings of trained weights only.
 _ROUNDED = (nn.Linear, nn.Conv1d, nn.Conv2d)

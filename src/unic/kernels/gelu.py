@@ -12,7 +12,7 @@ from jaxtyping import Float
 from timm.layers.activations import GELU
 from torch import Tensor, nn
 
-from unic.kernels.replace_modules import replace_modules
+from unic.models.replace_modules import replace_modules
 
 _P = 0.3275911
 _COEFFICIENTS = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unic.kernels.ladder_gpu import parameters_of, sums_of_mlps
-from unic.method.tokens import Tokens
+from unic.method.types import Tokens
 from unic.models.ladder import Ladder, Mlp
 
 

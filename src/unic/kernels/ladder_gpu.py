@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from unic.core.compile_cache import compiled
+from unic.core.torch_compile import compiled
 from unic.kernels.gelu import fast_gelu, fast_gelu_backward
 from unic.models.ladder import Mlp
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unic.core.compile_cache import compiled
-from unic.kernels.replace_modules import replace_modules
+from unic.core.torch_compile import compiled
+from unic.models.replace_modules import replace_modules
 
 
 class MatmulPatchEmbed(nn.Module):

@@ -1,6 +1,6 @@
 """What the student's blocks give, cut so that their gradients need no putting together."""
 
-from unic.method.tokens import Pixels, Tokens
+from unic.method.types import Pixels, Tokens
 from unic.models.timm_encoder import TimmEncoder
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unic.core.compile_cache import compiled
+from unic.core.torch_compile import compiled
 from unic.method.config import LossConfig
 from unic.method.losses import token_loss
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unic.method.config import LossConfig
-from unic.method.tokens import Tokens
+from unic.method.types import Tokens
 
 
 @dataclass(frozen=True)

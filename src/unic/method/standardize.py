@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unic.method.config import StatisticsConfig
-from unic.method.tokens import Tokens, Widths
+from unic.method.types import Tokens, Widths
 
 EPS = 1e-6
 

@@ -12,12 +12,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.profiler import record_function
 
-from unic.core.rng import uniforms
+from unic.core.keyed_random import uniforms
 from unic.method.config import LossConfig
 from unic.method.dropping import keep_teachers
 from unic.method.losses import TokenLoss, TokenLosses, teacher_losses, token_loss
 from unic.method.standardize import Moments, Standardizer
-from unic.method.tokens import Batch, TargetSource, Tokens
+from unic.method.types import Batch, TargetSource, Tokens
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unic.core.errors import ConfigError, first_line
-from unic.method.tokens import Pixels, TokenMaps, Tokens, Widths
+from unic.method.types import Pixels, TokenMaps, Tokens, Widths
 from unic.models.config import IMAGENET_MEAN, IMAGENET_STD
-from unic.models.dense_utils import block_numbers, sharing_weights
+from unic.models.share_weights import share_weights
 from unic.models.weights import hash_module
 
 T = TypeVar("T")
@@ -105,12 +105,12 @@ class ImageEncoder(nn.Module):
     ) -> E:
         """The same encoder with other values for these; this one stays as it is, and they share their weights.
 
-        network: another form of the network, which computes the same; the fingerprint stays.
+        network: another form of the network, which computes the same; the content_hash stays.
         normalize: another form of that function.
         """
         other = self._copy()
         if network is not None:
-            other._content_hash = self.fingerprint()
+            other._content_hash = self.content_hash()
             other.model = network
         other.name = self.name if name is None else name
         other.spaces = self.spaces if spaces is None else spaces
@@ -166,7 +166,7 @@ class ImageEncoder(nn.Module):
         found = self._run_at(pixels, lambda pixels: self._inner_maps(pixels, sorted(set(numbers)), norm))
         return [found[number] for number in numbers]
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         """sha256 of everything that decides the output: weights, preprocessing, and where tokens are read."""
         if self._content_hash is not None:
             return self._content_hash
@@ -195,7 +195,7 @@ class ImageEncoder(nn.Module):
 
     def _model_at(self, height: int, width: int) -> Any:
         """The network for pictures of this size, which shares the weights."""
-        return sharing_weights(self.model)
+        return share_weights(self.model)
 
     def _run_at(self, pixels: Tensor, run: Callable[[Tensor], T]) -> T:
         """What the network says, or that it cannot read pictures of this size."""
@@ -264,3 +264,13 @@ def normalize(
     """uint8, or floats in [0, 1], as floats with a model's mean and std."""
     pixels = images.float() / 255 if images.dtype == torch.uint8 else images
     return (pixels - mean) / std
+
+
+def block_numbers(layers: Sequence[int], depth: int, name: str) -> list[int]:
+    """Positions of blocks counted from 0; negative ones count from the end. Raises ConfigError for others."""
+    outside = [layer for layer in layers if not -depth <= layer < depth]
+    if outside or not layers:
+        raise ConfigError(
+            f"{name} has blocks 0 to {depth - 1}, or -1 to -{depth} from the end; asked for {list(outside) or 'none'}"
+        )
+    return [layer % depth for layer in layers]

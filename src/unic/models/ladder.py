@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
-from unic.method.tokens import Tokens, Widths
+from unic.method.types import Tokens, Widths
 from unic.models.config import LadderConfig
 from unic.models.weights import load_strictly
 

@@ -14,14 +14,15 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from unic.core.config import from_dict, to_dict
+from unic.core.dataclass_json import from_dict, to_dict
 from unic.core.errors import ConfigError, WeightsError
-from unic.core.rng import seeded_torch
-from unic.method.tokens import Pixels, Tokens, Widths
+from unic.core.keyed_random import seeded_torch
+from unic.method.types import Pixels, Tokens, Widths
 from unic.models.config import ENCODER_FILE as ENCODER_FILE
 from unic.models.config import IMAGENET_MEAN, IMAGENET_STD, LadderConfig, Resampling, StudentConfig
 from unic.models.ladder import Ladder
 from unic.models.positions import Positions, fit_positions, positions_of
+from unic.models.replace_modules import replace_modules
 from unic.models.timm_encoder import TimmEncoder, create_timm
 from unic.models.weights import load_strictly, read_metadata, read_weights, write_weights
 
@@ -219,7 +220,6 @@ def _vit(cfg: StudentConfig) -> nn.Module:
 
 
 def _key_drop_paths(model: nn.Module) -> None:
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, DropPath):
-                setattr(module, name, KeyedDropPath(child.drop_prob or 0.0))
+    replace_modules(
+        model, lambda child: KeyedDropPath(child.drop_prob or 0.0) if isinstance(child, DropPath) else None
+    )

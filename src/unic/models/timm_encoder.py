@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unic.core.errors import ConfigError, first_line
-from unic.core.plugins import unknown
-from unic.method.tokens import Pixels, TokenMaps, Tokens
+from unic.core.registry import unknown
+from unic.method.types import Pixels, TokenMaps, Tokens
 from unic.models.config import IMAGENET_MEAN, IMAGENET_STD, ClsRule, Resampling
 from unic.models.encoder import ImageEncoder
 from unic.models.positions import Positions, num_without_place, resample_positions
@@ -163,7 +163,7 @@ class TimmEncoder(ImageEncoder):
             model.set_input_size(img_size=(height, width))
             if isinstance(own, Tensor) and own.ndim == 3 and hasattr(model, "num_prefix_tokens"):
                 # timm would resample the grid the model has now, and in timm's way. On the CPU, because the
-                # fingerprint of the result must not depend on the device.
+                # content_hash of the result must not depend on the device.
                 positions, how = self.positions or (own, Resampling())
                 found = resample_positions(
                     positions.detach().cpu(),

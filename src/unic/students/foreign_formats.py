@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from unic.core.config import from_dict, read_json
+from unic.core.dataclass_json import from_dict, read_json
 from unic.core.errors import ConfigError, WeightsError
 from unic.method.config import StatisticsConfig
 from unic.method.standardize import Standardizer
@@ -24,7 +24,7 @@ from unic.models.ladder import Ladder
 from unic.models.student import ENCODER_FILE, encoder_with_weights, read_note
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import below, read_file, state_dict
-from unic.students.heads import HEADS_FILE, read_heads
+from unic.students.heads_file import HEADS_FILE, read_heads
 from unic.students.loaded_student import LoadedStudent, ladder_of, standardizers_of
 from unic.students.run_reader import read_config
 from unic.teachers import short_name

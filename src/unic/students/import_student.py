@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from unic.core.config import to_dict
+from unic.core.dataclass_json import to_dict
 from unic.core.errors import ConfigError
 from unic.core.files import TEMPORARY, file_sha256, write_folder, write_json
 from unic.models.student import ENCODER_FILE, write_encoder

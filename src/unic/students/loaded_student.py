@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
 from unic.core.files import MANIFEST, file_sha256
-from unic.core.plugins import unknown
+from unic.core.registry import unknown
 from unic.method.config import StatisticsConfig
 from unic.method.standardize import Standardizer
-from unic.method.tokens import Tokens, Widths
+from unic.method.types import Tokens, Widths
 from unic.models.config import LadderConfig, StudentConfig
-from unic.models.dense_utils import sharing_weights
 from unic.models.encoder import ImageEncoder
 from unic.models.ladder import Ladder, read_ladder
+from unic.models.share_weights import share_weights
 from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import load_strictly
 
@@ -88,7 +88,7 @@ class HeadEncoder(ImageEncoder):
         return self.model["encoder"].stride
 
     def _model_at(self, height: int, width: int) -> Any:
-        parts = {name: sharing_weights(self.model[name]) for name in ("ladder", "standardizer")}
+        parts = {name: share_weights(self.model[name]) for name in ("ladder", "standardizer")}
         return nn.ModuleDict({"encoder": self.model["encoder"].at_size(height, width), **parts})
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from unic.core.config import from_dict, read_json
+from unic.core.dataclass_json import from_dict, read_json
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.files import newest_valid
 from unic.method.config import StatisticsConfig

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from unic.core.errors import ConfigError
-from unic.core.plugins import Registry, unknown
+from unic.core.registry import Registry, unknown
 from unic.models.config import ENCODER_FILE, IMAGENET_MEAN, IMAGENET_STD, ClsRule, Resampling
 from unic.teachers.fetch import WeightsFile
 

@@ -17,9 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unic.core.errors import ConfigError, WeightsError, first_line
-from unic.method.tokens import TokenMaps, Tokens
-from unic.models.dense_utils import block_numbers
-from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
+from unic.method.types import TokenMaps, Tokens
+from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder, block_numbers
 from unic.models.timm_encoder import ClsRule
 from unic.teachers.hf_download import ask_hub, hub_file, without_bars
 
@@ -77,7 +76,7 @@ class HfEncoder(ImageEncoder):
         self.family = _FAMILIES.get(tower.config.model_type, _Family())
         if _made_for_classifier(
             tower
-        ):  # often absent from the file and then random: keep it out of the fingerprint
+        ):  # often absent from the file and then random: keep it out of the content_hash
             tower.pooler = None
         takes = inspect.signature(tower.forward).parameters
         self.call_options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in takes else {}

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
-from unic.core.plugins import unknown
-from unic.method.tokens import TokenMaps, Tokens
+from unic.core.registry import unknown
+from unic.method.types import TokenMaps, Tokens
 from unic.models.encoder import ImageEncoder
 from unic.models.positions import Resampling, positions_of, resample_positions
 from unic.models.timm_encoder import TimmEncoder
@@ -86,7 +86,7 @@ class OpenClipEncoder(ImageEncoder):
         own = visual.positional_embedding
         positions = own[None] if self.positions is None else self.positions
         grid = (height // self.patch_size, width // self.patch_size)
-        # On the CPU, because the fingerprint of the result must not depend on the device.
+        # On the CPU, because the content_hash of the result must not depend on the device.
         found = resample_positions(positions.detach().cpu(), *grid, num_prefix=1, how=Resampling())
         visual.positional_embedding = nn.Parameter(found[0].to(own), requires_grad=own.requires_grad)
         visual.image_size, visual.grid_size = (height, width), grid

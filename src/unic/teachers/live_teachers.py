@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from unic.core.errors import ConfigError
-from unic.method.tokens import Batch, Tokens
+from unic.method.types import Batch, Tokens
 from unic.models.encoder import ImageEncoder
 from unic.teachers import short_name
 from unic.teachers.load import load_teacher
@@ -28,9 +28,9 @@ class LiveTeachers(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tokens]:
         return {name: resample(encoder(batch.images), self.grid) for name, encoder in self.encoders.items()}
 
-    def fingerprints(self) -> dict[str, str]:
+    def content_hashes(self) -> dict[str, str]:
         """Which teachers these are: sha256 of weights and preprocessing by name."""
-        return {name: encoder.fingerprint() for name, encoder in self.encoders.items()}  # type: ignore[operator]
+        return {name: encoder.content_hash() for name, encoder in self.encoders.items()}  # type: ignore[operator]
 
 
 def load_teachers(references: Sequence[str]) -> list[ImageEncoder]:

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from unic.core.errors import ConfigError
-from unic.core.plugins import unknown
-from unic.core.rng import seeded_torch
+from unic.core.keyed_random import seeded_torch
+from unic.core.registry import unknown
 from unic.models.encoder import ImageEncoder
 from unic.models.positions import fit_positions, positions_of
 from unic.models.timm_encoder import TimmEncoder, create_timm, without_classifier

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
-from unic.core.rng import seeded_torch
+from unic.core.keyed_random import seeded_torch
 from unic.models.weights import hash_module
 from unic.teachers import TEACHERS, parse_reference
 from unic.teachers.from_open_clip import architecture, architecture_config, create_open_clip
@@ -52,7 +52,7 @@ class TextTower(nn.Module):
         """The teacher's CLS in the space of texts, L2-normalised."""
         return F.normalize(self.image_head(cls), dim=-1)
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         """sha256 of what decides `encode`: the text tower's layers, their weights, and the tokenizer's length."""
         context_length = getattr(self.tokenizer, "context_length", None)
         return hash_module(self.model, repr(self.model), type(self.tokenizer).__name__, context_length)

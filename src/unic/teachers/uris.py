@@ -1,6 +1,6 @@
 """The kinds of URI that come with unic. What reads a kind is imported when the first such teacher is loaded."""
 
-from unic.core.plugins import on_demand
+from unic.core.registry import on_demand
 from unic.teachers import SCHEMES, Scheme
 
 SCHEMES.add(
@@ -24,7 +24,7 @@ SCHEMES.add(
 SCHEMES.add(
     "hub",
     Scheme(
-        load=on_demand("unic.teachers.from_hub:load"),
+        load=on_demand("unic.teachers.from_torch_hub:load"),
         options=frozenset({"image_size", "layer", "trust"}),
         example="hub:facebookresearch/dinov2:dinov2_vitb14_reg?trust=1",
         what="torch.hub models in the manner of DINO and DINOv2; runs the repository's code",

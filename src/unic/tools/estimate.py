@@ -11,13 +11,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from unic.method.losses import teacher_losses
-from unic.method.tokens import Tokens, Widths
+from unic.method.types import Tokens, Widths
 from unic.models.encoder import ImageEncoder
 from unic.models.student import Student, build_encoder, build_student
 from unic.teachers import missing_weights, short_name
 from unic.teachers.fetch import WeightsFile
 from unic.teachers.load import outline_teacher
-from unic.tools.doctor.live_memory import parameter_bytes
+from unic.tools.doctor.peak_memory import parameter_bytes
 from unic.train.build_run import epoch_steps, micro_batch
 from unic.train.checkpoint import checkpoint_bytes
 from unic.train.recipe import Recipe

@@ -14,16 +14,16 @@ from unic.core import distributed
 from unic.core.errors import ConfigError
 from unic.core.files import remove_leftovers
 from unic.core.run_folder import RunDir
-from unic.data.augment import ColorJitter, choose_color_jitter
 from unic.data.eval_loader import evaluation_batches
+from unic.data.photometric import ColorJitter, choose_color_jitter
 from unic.data.sources import Sources, read_sources
 from unic.data.worker_processes import auto_workers
 from unic.kernels.choose import Kernels, choose_kernels
 from unic.method.standardize import Standardizer
-from unic.method.tokens import Batch
+from unic.method.types import Batch
 from unic.models.encoder import ImageEncoder
 from unic.models.student import build_student
-from unic.students.load import read_student
+from unic.students.load_encoder import read_student
 from unic.teachers import licence, short_name
 from unic.teachers.live_teachers import LiveTeachers, check_names
 from unic.teachers.load import load_teacher
@@ -107,7 +107,7 @@ def build_run(recipe: Recipe, run: RunDir, device: torch.device) -> tuple[RunCon
         sources=sources,
         validation=validation,
         identity={
-            "teachers": step.teachers.fingerprints(),
+            "teachers": step.teachers.content_hashes(),
             "licences": {short_name(reference): licence(reference) for reference in recipe.teachers},
             "data": sources.identity(),
             "num_images": len(sources),

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from unic.core.config import from_dict, read_json
+from unic.core.dataclass_json import from_dict, read_json
 from unic.core.errors import ConfigError
 from unic.core.files import MANIFEST, newest_valid, remove_folder, write_folder, write_json
 from unic.method.standardize import Standardizer

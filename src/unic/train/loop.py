@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from unic.core import distributed
-from unic.core.config import from_dict, to_dict
+from unic.core.dataclass_json import from_dict, to_dict
 from unic.core.errors import DataError, NonFiniteError
 from unic.core.files import TEMPORARY
 from unic.core.run_folder import open_run
 from unic.data.bad_images import BadImages
 from unic.data.loader import StepPlan, training_batches
 from unic.method.step import validation_losses
-from unic.method.tokens import Batch
+from unic.method.types import Batch
 from unic.models.student import ENCODER_FILE, write_encoder
 from unic.train.async_scalars import AsyncScalars, StepScalars
 from unic.train.build_run import RunContext, build_run, resume

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from unic.core.config import check_finite
+from unic.core.dataclass_json import check_finite
 from unic.core.errors import ConfigError
 from unic.data.config import DataConfig
 from unic.method.config import LossConfig, StatisticsConfig

@@ -16,11 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import record_function
 
 from unic.core import distributed
-from unic.core.device import to_device
-from unic.data.augment import augment
+from unic.core.to_device import to_device
+from unic.data.photometric import augment
 from unic.method.standardize import Moments
 from unic.method.step import Step, distill_step
-from unic.method.tokens import Batch
+from unic.method.types import Batch
 from unic.train.build_run import AUTOCAST, StepContext
 from unic.train.checkpoint import TrainState
 from unic.train.monitor.metric_sums import num_kept, pack, readable, step_sums, unpack

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unic.data.decode import sample_photographs
-from unic.method.tokens import Tokens
+from unic.method.types import Tokens
 from unic.models.encoder import ImageEncoder
 
 

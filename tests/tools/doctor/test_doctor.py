@@ -119,7 +119,7 @@ def test_mistakes_are_one_sentence(
 def test_without_data_it_says_what_it_said_before(capsys: pytest.CaptureFixture):
     assert check(VIT) == 0
     printed = capsys.readouterr().out
-    assert "fingerprint" in printed and "misfit" not in printed
+    assert "content hash" in printed and "misfit" not in printed
 
 
 def test_it_says_the_same_twice(folder: Path, tmp_path: Path):

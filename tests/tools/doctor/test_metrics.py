@@ -5,7 +5,7 @@ import pytest
 import torch
 from doctor_images import Colours, photographs
 
-from unic.method.tokens import Tokens
+from unic.method.types import Tokens
 from unic.teachers.live_teachers import resample
 from unic.tools.doctor.features import TeacherFeatures, extract_features
 from unic.tools.doctor.metrics import pair_metrics, teacher_metrics

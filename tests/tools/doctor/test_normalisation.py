@@ -9,7 +9,7 @@ import torch
 from doctor_images import Colours, photographs
 from torch import nn
 
-from unic.core.rng import seeded_torch
+from unic.core.keyed_random import seeded_torch
 from unic.models.timm_encoder import TimmEncoder, create_timm
 from unic.teachers import TEACHERS, TeacherSpec
 from unic.teachers.load import load_teacher

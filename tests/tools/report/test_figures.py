@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from unic.core.errors import DataError
-from unic.tools.report.charts import TEXT_COLOUR
-from unic.tools.report.figures import MAX_NAMES, loss_charts, plot_charts, plot_losses
+from unic.tools.report.chart_data import TEXT_COLOUR
+from unic.tools.report.matplotlib_charts import MAX_NAMES, loss_charts, plot_charts, plot_losses
 
 TEACHERS = ("dino", "hf-hub:org/ibot")
 

@@ -19,11 +19,11 @@ from PIL import Image
 from unic.cli import main
 from unic.core.errors import ConfigError
 from unic.tools.report import page as page_module
-from unic.tools.report.charts import COLOURS
+from unic.tools.report.chart_data import COLOURS
 from unic.tools.report.inputs import read_report_inputs
 from unic.tools.report.page import MAX_BYTES, templates, write_report
-from unic.tools.report.tables import ValueTable
-from unic.tools.report.tables import text_of as text_of_value
+from unic.tools.report.table_data import ValueTable
+from unic.tools.report.table_data import text_of as text_of_value
 
 TEMPLATES = sorted(Path(page_module.__file__).parent.glob("*.html"))
 EVIL = "</script><script>alert(1)</script><!-- &amp; \u2028 "

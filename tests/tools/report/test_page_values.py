@@ -7,11 +7,11 @@ import pytest
 
 from unic.core.errors import ConfigError
 from unic.core.results import StoredResult
-from unic.tools.report.baselines import choose_baselines
-from unic.tools.report.charts import colours, relative_chart
+from unic.tools.report.chart_data import colours, relative_chart
+from unic.tools.report.choose_baselines import choose_baselines
 from unic.tools.report.comparison import Comparison, compare, ratio
 from unic.tools.report.curves import in_order, panels, series, thinned
-from unic.tools.report.tables import MISSING, flat, split_by_difference
+from unic.tools.report.table_data import MISSING, flat, split_by_difference
 
 
 def result(model: str, value: float, dataset: str = "dtd", **more) -> StoredResult:

@@ -7,8 +7,8 @@ import torch
 from tiny import random_maps
 
 from unic.core.errors import ConfigError
-from unic.tools.visualize.figures import similarities
 from unic.tools.visualize.options import read_patch
+from unic.tools.visualize.picture_tables import similarities
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from unic.cli import main
 from unic.core.errors import ConfigError, DataError
 from unic.data.decode import BadImage
 from unic.tools.visualize.extract import NamedEncoder
-from unic.tools.visualize.inputs import read_photographs
 from unic.tools.visualize.options import VisualizeOptions
 from unic.tools.visualize.output import SavedPicture, write_album
 from unic.tools.visualize.panels import GAP, SIDE, EncoderColumn, ImagePanel, draw, shortened
+from unic.tools.visualize.read_photographs import read_photographs
 from unic.tools.visualize.visualize import visualize
 
 CNN = "timm:test_convnext?pretrained=0&image_size=64"

@@ -1,1 +1,1 @@
-"""Colours of a view: the definition, and its forms for processors and accelerators. Chosen in `unic.data.augment`."""
+"""Colours of a view: the definition, and its forms for CPUs and GPUs. Chosen in `unic.data.photometric`."""

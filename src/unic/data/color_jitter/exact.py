@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
-from unic.core.device import to_device
+from unic.core.to_device import to_device
 from unic.data.config import ViewConfig
 
 LUMA = (0.2989, 0.587, 0.114)

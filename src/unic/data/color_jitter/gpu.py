@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
-from unic.core.compile_cache import compiled
-from unic.core.device import to_device
+from unic.core.to_device import to_device
+from unic.core.torch_compile import compiled
 from unic.data.color_jitter.exact import JITTERS, Photometric, blur_some, grayscale, solarize
 from unic.data.config import ViewConfig
 

@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 
 from unic.core.errors import ConfigError, DataError
-from unic.core.plugins import Registry
-from unic.data.dense.annotation_formats import Depths, Masks
-from unic.data.image_list import ImageList
+from unic.core.registry import Registry
+from unic.data.dense.label_encoding import Depths, Masks
+from unic.data.labeled_images import ImageList
 
 log = logging.getLogger(__name__)
 

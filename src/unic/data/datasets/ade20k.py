@@ -4,8 +4,8 @@ from pathlib import Path
 
 from unic.data.datasets import DATASETS, DatasetSpec
 from unic.data.datasets.readers import find_base, with_masks
-from unic.data.dense.annotation_formats import IGNORED, Masks, distinct_colours
-from unic.data.image_list import ImageList
+from unic.data.dense.label_encoding import IGNORED, Masks, distinct_colours
+from unic.data.labeled_images import ImageList
 
 _PARTS = ("training", "validation")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from unic.data.datasets import DATASETS, DatasetSpec
 from unic.data.datasets.readers import find_base, listed, numbers_of, read_lines, read_rows
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 
 
 def read(root: Path, split: str) -> ImageList:

@@ -7,7 +7,7 @@ import numpy as np
 from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec
 from unic.data.datasets.readers import find_base, listed, read_mat
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 
 # Its two releases: all images in one folder with one file about them, and a folder for each part.
 _TOGETHER = ("car_ims", "cars_annos.mat")

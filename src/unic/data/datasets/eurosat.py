@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unic.data.datasets import DATASETS, DatasetSpec, take
 from unic.data.datasets.readers import inner_folder, read_class_folders
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 
 CLASSES = (
     *("AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial"),
@@ -26,11 +26,11 @@ def parts(names: Iterable[str]) -> dict[str, list[str]]:
     """
     import torch
 
-    from unic.core import rng
+    from unic.core import keyed_random
 
     names = sorted(names)
     index = torch.tensor([zlib.crc32(name.encode()) for name in names], dtype=torch.int64)
-    draws = rng.uniforms(_SEED, "eurosat", torch.zeros_like(index), index, 1)[:, 0].tolist()
+    draws = keyed_random.uniforms(_SEED, "eurosat", torch.zeros_like(index), index, 1)[:, 0].tolist()
     shuffled = [name for _, name in sorted(zip(draws, names, strict=True))]
     test = min(_TEST, len(names) // 2)
     val = test + min(_VAL, (len(names) - test) // 2)

@@ -7,7 +7,7 @@ import numpy as np
 from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec
 from unic.data.datasets.readers import find_base, listed, read_mat
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 
 _IDS = {"trainval": ("trnid", "valid"), "test": ("tstid",)}
 

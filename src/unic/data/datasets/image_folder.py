@@ -4,7 +4,7 @@ from pathlib import Path
 
 from unic.data.datasets import DATASETS, DatasetSpec
 from unic.data.folders import read_image_folder
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 
 _TEST_NAMES = ("test", "val", "validation")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from unic.data.datasets import DATASETS, DatasetSpec
 from unic.data.datasets.readers import read_class_folders
 from unic.data.datasets.wordnet_ids import wnid_numbers, wnids
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 
 _FOLDERS = {"trainval": "train", "test": "val"}
 

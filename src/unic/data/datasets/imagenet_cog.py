@@ -13,7 +13,7 @@ import numpy as np
 from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec
 from unic.data.datasets.readers import explained, find_base, listed
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 
 LEVELS_FILE, SPLIT_FILE = "cog_levels_mapping_file.pkl", "cog_concepts_split_file.pkl"
 _TRAINVAL = (1_118_804, 1_115_788, 1_095_203, 1_107_128, 1_091_654)

@@ -11,7 +11,7 @@ from pathlib import Path
 from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec, Targets, imagenet_1k, take
 from unic.data.datasets.wordnet_ids import timm_facts
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 
 _NAME = re.compile(r"ILSVRC2012_val_(\d{8})")
 

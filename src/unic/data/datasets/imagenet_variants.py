@@ -10,7 +10,7 @@ from pathlib import Path
 from unic.data.datasets import DATASETS, DatasetSpec, Targets, one_label_each
 from unic.data.datasets.readers import inner_folder, read_class_folders
 from unic.data.datasets.wordnet_ids import class_subset, wnid_numbers, wnids
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 
 _V2_FOLDER = "imagenetv2-matched-frequency-format-val"
 

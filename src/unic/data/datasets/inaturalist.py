@@ -6,7 +6,7 @@ from pathlib import Path
 from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec
 from unic.data.datasets.readers import find_base, listed, read_json
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 
 # year: (classes, trainval, test)
 _SIZES = {2018: (8_142, 437_513, 24_426), 2019: (1_010, 265_213, 3_030)}

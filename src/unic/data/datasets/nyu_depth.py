@@ -5,8 +5,8 @@ from pathlib import Path
 from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec
 from unic.data.datasets.readers import find_base, read_rows
-from unic.data.dense.annotation_formats import Depths
-from unic.data.image_list import ImageList
+from unic.data.dense.label_encoding import Depths
+from unic.data.labeled_images import ImageList
 
 _LISTS = {"train": "nyu_train.txt", "test": "nyu_test.txt"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec, Targets, take
 from unic.data.datasets.readers import find_base, read_class_folders, read_json, read_lines
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 
 _FOLDERS = "mappings/folder_to_objectnet_label.json"
 _OBJECTS = "mappings/objectnet_to_imagenet_1k.json"

@@ -11,7 +11,7 @@ import numpy as np
 
 from unic.core.errors import DataError
 from unic.data.folders import scan_folder
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 
 
 def find_base(root: Path, places: Sequence[str], needed: Sequence[str]) -> Path:

@@ -6,8 +6,8 @@ from typing import Any
 from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec
 from unic.data.datasets.readers import inner_folder, read_json, with_masks
-from unic.data.dense.annotation_formats import IGNORED, Masks, distinct_colours
-from unic.data.image_list import ImageList
+from unic.data.dense.label_encoding import IGNORED, Masks, distinct_colours
+from unic.data.labeled_images import ImageList
 
 _NOTE = "dataset.json"
 _EXAMPLE = '{"classes": ["sky", "road"], "first": 0, "ignored": [255]}'

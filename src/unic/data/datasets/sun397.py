@@ -4,7 +4,7 @@ from pathlib import Path
 
 from unic.data.datasets import DATASETS, DatasetSpec
 from unic.data.datasets.readers import find_base, listed, numbers_of, read_lines
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 
 _LISTS = {"trainval": "Training_01.txt", "test": "Testing_01.txt"}
 

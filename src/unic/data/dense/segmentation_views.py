@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
-from unic.data.dense.annotations import IGNORED
+from unic.data.dense.read_annotations import IGNORED
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from unic.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from unic.method.tokens import Encoder
+    from unic.method.types import Encoder
 
 Bits = Literal["fp8", "bf16"]
 
@@ -47,6 +47,6 @@ class DenseConfig:
 
 def gives_maps(encoder: "Encoder") -> bool:
     """Whether a head can be learned on it."""
-    from unic.method.tokens import DenseEncoder
+    from unic.method.types import DenseEncoder
 
     return isinstance(encoder, DenseEncoder)

@@ -15,9 +15,9 @@ from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from unic.core import rng
+from unic.core import keyed_random
 from unic.core.errors import DataError
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 from unic.data.worker_processes import data_loader, with_explained_errors
 
 Key = tuple[int, int]
@@ -91,7 +91,7 @@ def keys_of_step(
 
 @lru_cache(maxsize=4)
 def _order(num_images: int, seed: int, epoch: int) -> np.ndarray:
-    return rng.generator(seed, "dense order", epoch).permutation(num_images)
+    return keyed_random.generator(seed, "dense order", epoch).permutation(num_images)
 
 
 class _Crops(Dataset):
@@ -108,7 +108,7 @@ class _Crops(Dataset):
         assert spec.images.maps is not None, "read_splits gives dense tasks images with maps"
         try:
             for i, (position, view) in enumerate(keys):
-                draws = rng.generator(spec.seed, "dense view", position, view)
+                draws = keyed_random.generator(spec.seed, "dense view", position, view)
                 crop, of_crop = spec.cut(spec.images.paths[position], spec.images.maps[position], draws)
                 height, width = of_crop.shape
                 pixels[i, :, :height, :width] = crop

@@ -21,7 +21,7 @@ from unic.evals.dense.config import Bits
 from unic.evals.dense.crop_batches import CropSpec
 from unic.evals.dense.frozen_backbone import FrozenBackbone
 from unic.evals.feature_store import OnDisk, batches_of, locked, shards_of
-from unic.method.tokens import TokenMaps
+from unic.method.types import TokenMaps
 
 log = logging.getLogger(__name__)
 

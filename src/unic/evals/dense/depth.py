@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from unic.core.errors import DataError
 from unic.data.decode import read_pixels
 from unic.data.dense import depth_views
-from unic.data.dense.annotations import Depths, read_depth, size_of
+from unic.data.dense.read_annotations import Depths, read_depth, size_of
+from unic.evals.dataset_features import EvalData
 from unic.evals.dense.crop_batches import CropSpec
 from unic.evals.dense.depth_head import DepthHead, layers_for, read_depth_head, sig_loss
 from unic.evals.dense.depth_metrics import DepthMetrics
@@ -23,10 +24,9 @@ from unic.evals.dense.lr_schedules import cosine, one_cycle_momentum
 from unic.evals.dense.prediction_images import in_colours_of_distance
 from unic.evals.dense.task import DenseTask
 from unic.evals.dense.train_head import Schedule
-from unic.evals.eval_data import EvalData
 from unic.evals.protocols.depth import DepthConfig
 from unic.evals.registry import Precision
-from unic.method.tokens import DenseEncoder, Encoder, TokenMaps
+from unic.method.types import DenseEncoder, Encoder, TokenMaps
 
 PROTOCOL = "depth-1"
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unic.core.errors import WeightsError
-from unic.method.tokens import TokenMaps
+from unic.method.types import TokenMaps
 from unic.models.weights import below, load_strictly
 
 NUM_BINS = 256

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unic.core.errors import DataError
-from unic.data.dense.annotations import Depths
+from unic.data.dense.read_annotations import Depths
 from unic.evals.dense.task import Score
 
 

@@ -1,18 +1,18 @@
 """An encoder as dense tasks see it: pictures of any size in, maps of tokens out, always frozen.
 
-Letters: B pictures, H W pixels.
+Letters: B pictures, H W pixels, h w padded.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from unic.evals.registry import Precision
-from unic.method.tokens import DenseEncoder, TokenMaps
-from unic.models.dense_utils import centre_padded
+from unic.method.types import DenseEncoder, TokenMaps
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class FrozenBackbone:
     def facts(self, sizes: Sequence[tuple[int, int]]) -> dict:
         """Everything that decides the maps of pictures of these sizes."""
         return {
-            "encoders": [self.at_size(*self.padded(size)).fingerprint() for size in sizes],
+            "encoders": [self.at_size(*self.padded(size)).content_hash() for size in sizes],
             "layers": self.layers,
             "norm": self.norm,
             "precision": self.precision,
@@ -83,3 +83,12 @@ def _within(inside: Int64[Tensor, "B 2"], size: torch.Size) -> Float[Tensor, "B 
     rows = torch.arange(size[0], device=inside.device)[None, :, None] < inside[:, 0, None, None]
     columns = torch.arange(size[1], device=inside.device)[None, None, :] < inside[:, 1, None, None]
     return (rows & columns)[:, None].float()
+
+
+def centre_padded(pixels: Float[Tensor, "B 3 H W"], multiple: int) -> Float[Tensor, "B 3 h w"]:
+    """Zeros around the picture until both sides are multiples; the odd one at the right or the bottom.
+
+    Source: CenterPadding of DINOv2's dense evaluations.
+    """
+    down, across = (-side % multiple for side in pixels.shape[-2:])
+    return F.pad(pixels, (across // 2, across - across // 2, down // 2, down - down // 2))

@@ -5,17 +5,17 @@ from pathlib import Path
 
 from torch import nn
 
-from unic.core import rng
+from unic.core import keyed_random
 from unic.core.errors import DataError
 from unic.core.files import file_sha256, write_json
 from unic.core.progress import with_progress
 from unic.core.results import Result
 from unic.data.decode import read_pixels
-from unic.data.dense.annotations import size_of
+from unic.data.dense.read_annotations import size_of
+from unic.evals.dataset_features import EvalData
 from unic.evals.dense.head_cache import train_or_load_head
 from unic.evals.dense.prediction_images import panels_of, write_panel, written_or_warned
 from unic.evals.dense.task import DenseTask
-from unic.evals.eval_data import EvalData
 from unic.evals.registry import EvalOptions
 from unic.models.weights import read_weights
 
@@ -27,7 +27,7 @@ def run_dense(task: DenseTask, data: EvalData, options: EvalOptions) -> list[Res
     if options.head is not None:
         head, folder = task.read_head(read_weights(options.head), str(options.head)).to(data.device), None
     else:
-        with rng.seeded_torch(task.config.seed, f"{task.name} head"):
+        with keyed_random.seeded_torch(task.config.seed, f"{task.name} head"):
             head = task.make_head().to(data.device)
         what = f"{task.backbone.encoder.name}  {data.name}"
         folder = train_or_load_head(head, task, workers=options.workers, cache=data.cache, what=what)

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
-from unic.core import rng
+from unic.core import keyed_random
 from unic.data.decode import read_pixels
 from unic.data.dense import segmentation_views
-from unic.data.dense.annotations import IGNORED, Masks, read_mask, size_of
+from unic.data.dense.read_annotations import IGNORED, Masks, read_mask, size_of
+from unic.evals.dataset_features import EvalData
 from unic.evals.dense.crop_batches import CropSpec
 from unic.evals.dense.frozen_backbone import FrozenBackbone
 from unic.evals.dense.lr_schedules import poly
@@ -30,10 +31,9 @@ from unic.evals.dense.segmentation_metrics import SegmentationMetrics
 from unic.evals.dense.sliding_window import slide
 from unic.evals.dense.task import DenseTask
 from unic.evals.dense.train_head import Schedule
-from unic.evals.eval_data import EvalData
 from unic.evals.protocols.segmentation import SegmentationConfig
 from unic.evals.registry import Precision
-from unic.method.tokens import DenseEncoder, Encoder, TokenMaps
+from unic.method.types import DenseEncoder, Encoder, TokenMaps
 
 PROTOCOL = "segmentation-1"
 
@@ -128,7 +128,9 @@ def _loss(head: nn.Module, maps: list[TokenMaps], truth: Tensor, step: int) -> T
 def _sampled_loss(
     config: SegmentationConfig, head: nn.Module, maps: list[TokenMaps], truth: Tensor, step: int
 ) -> Tensor:
-    row, column = rng.generator(config.seed, "pixels of the loss", step).integers(config.stride, size=2)
+    row, column = keyed_random.generator(config.seed, "pixels of the loss", step).integers(
+        config.stride, size=2
+    )
     return sampled_pixel_loss(head(maps), truth, stride=config.stride, offset=(int(row), int(column)))
 
 

@@ -11,8 +11,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from unic.core.errors import WeightsError
-from unic.data.dense.annotations import IGNORED
-from unic.method.tokens import TokenMaps
+from unic.data.dense.read_annotations import IGNORED
+from unic.method.types import TokenMaps
 from unic.models.weights import below, load_strictly
 
 

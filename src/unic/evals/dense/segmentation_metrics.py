@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
-from unic.data.dense.annotations import IGNORED, Masks
+from unic.data.dense.read_annotations import IGNORED, Masks
 from unic.evals.dense.task import Score
 
 

@@ -16,7 +16,7 @@ from unic.evals.dense.config import DenseConfig
 from unic.evals.dense.crop_batches import CropSpec
 from unic.evals.dense.frozen_backbone import FrozenBackbone
 from unic.evals.dense.train_head import Schedule
-from unic.method.tokens import TokenMaps
+from unic.method.types import TokenMaps
 
 
 class Score(NamedTuple):

@@ -20,7 +20,7 @@ from unic.core.errors import DataError
 from unic.core.files import remove_folder
 from unic.core.progress import with_progress
 from unic.evals.artifact_cache import load_artifact, save_artifact
-from unic.method.tokens import TokenMaps
+from unic.method.types import TokenMaps
 from unic.models.weights import load_strictly
 
 log = logging.getLogger(__name__)

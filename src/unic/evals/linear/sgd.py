@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from unic.core import rng
+from unic.core import keyed_random
 
 EPOCHS = 100
 BATCH = 1024
@@ -56,7 +56,7 @@ def fit_heads(
     velocity = torch.zeros_like(parameters)
     alive = torch.ones(num_heads, dtype=torch.bool, device=device)
     for epoch in range(epochs):
-        order = torch.from_numpy(rng.generator(seed, "evals.sgd", epoch).permutation(len(features)))
+        order = torch.from_numpy(keyed_random.generator(seed, "evals.sgd", epoch).permutation(len(features)))
         now = (rate * rate_factor(epoch, epochs))[:, None]
         for rows in order.to(device).split(batch_size):
             losses_H, grad = _losses_and_gradient(parameters, features[rows], labels[rows], num_classes)
@@ -80,7 +80,7 @@ def rate_factor(epoch: int, epochs: int = EPOCHS) -> float:
 
 def first_head(width: int, num_classes: int, seed: int) -> nn.Linear:
     """nn.Linear as torch initialises it."""
-    with rng.seeded_torch(seed, "evals.sgd"):
+    with keyed_random.seeded_torch(seed, "evals.sgd"):
         return nn.Linear(width, num_classes)
 
 

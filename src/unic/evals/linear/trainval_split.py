@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unic.core import rng
+from unic.core import keyed_random
 from unic.core.errors import ConfigError, DataError
 
 SHARE = 0.2
@@ -36,7 +36,7 @@ def split_trainval(
     train, held_out = [], []
     for label in np.unique(numbers):
         rows = np.flatnonzero(numbers == label)
-        rows = rng.generator(seed, "evals.validation", int(label)).permutation(rows)
+        rows = keyed_random.generator(seed, "evals.validation", int(label)).permutation(rows)
         count = math.floor(share * len(rows))
         if compat and count == 0:
             count, share = 1, 1 / len(rows)

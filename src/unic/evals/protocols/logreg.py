@@ -8,8 +8,8 @@ from unic.core.results import Result
 from unic.evals.registry import EVALUATIONS, EvalOptions, Evaluation, own_settings
 
 if TYPE_CHECKING:
-    from unic.evals.eval_data import EvalData
-    from unic.method.tokens import Encoder
+    from unic.evals.dataset_features import EvalData
+    from unic.method.types import Encoder
 
 LARGE = 100_000
 """More training images than this are learned by SGD: between Food-101 (75,750), the largest of the sets UNIC
@@ -41,14 +41,14 @@ class LogregConfig:
 
 
 def run(encoder: "Encoder", data: "EvalData", options: EvalOptions) -> list[Result]:
-    from unic.evals.linear.classifier import report
+    from unic.evals.linear.linear_probe import report
     from unic.evals.logreg import EXACT
 
     return report(data, EXACT, own_settings(options, "logreg"))
 
 
 def run_fast(encoder: "Encoder", data: "EvalData", options: EvalOptions) -> list[Result]:
-    from unic.evals.linear.classifier import report
+    from unic.evals.linear.linear_probe import report
     from unic.evals.logreg_fast import FAST
 
     return report(data, FAST, own_settings(options, "logreg-fast"))

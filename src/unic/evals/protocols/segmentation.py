@@ -9,8 +9,8 @@ from unic.evals.dense.config import DenseConfig, gives_maps
 from unic.evals.registry import EVALUATIONS, EvalOptions, Evaluation, own_settings
 
 if TYPE_CHECKING:
-    from unic.evals.eval_data import EvalData
-    from unic.method.tokens import Encoder
+    from unic.evals.dataset_features import EvalData
+    from unic.method.types import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)

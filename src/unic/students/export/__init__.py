@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unic.core.config import to_dict
+from unic.core.dataclass_json import to_dict
 from unic.core.errors import ConfigError
 from unic.core.files import write_folder, write_json
-from unic.core.plugins import Registry
-from unic.core.rng import seeded_torch
+from unic.core.keyed_random import seeded_torch
+from unic.core.registry import Registry
 from unic.students.export.model_card import model_card
 from unic.students.export.parity import Parity, Read, compare, read_photos
 from unic.students.loaded_student import LoadedStudent

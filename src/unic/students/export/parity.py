@@ -15,7 +15,7 @@ from torch import Tensor
 from unic.core.errors import WeightsError
 from unic.data.crop import evaluation_view
 from unic.data.decode import SAMPLE_NAMES, read_image, sample_photographs
-from unic.method.tokens import Tokens
+from unic.method.types import Tokens
 from unic.models.encoder import ImageEncoder
 
 # An exported encoder: float images in [0, 1], already at its image size, to tokens.

@@ -12,8 +12,8 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from unic.core.files import write_json
 from unic.students.export import EXPORTS, Format
 from unic.students.export.parity import Read
-from unic.students.export.plain_vit import dinov2_tokens, plain_vit, timm_form, timm_reader
 from unic.students.export.to_timm import preprocessing
+from unic.students.export.vit_architecture import dinov2_tokens, plain_vit, timm_form, timm_reader
 from unic.students.loaded_student import LoadedStudent
 
 

@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unic.core.errors import ConfigError, WeightsError
-from unic.method.tokens import Tokens
+from unic.method.types import Tokens
 from unic.models.weights import renamed
 from unic.students.export import EXPORTS, Format
 from unic.students.export.parity import Read
-from unic.students.export.plain_vit import PlainViT, dinov2_tokens, mean_and_std, plain_vit
+from unic.students.export.vit_architecture import PlainViT, dinov2_tokens, mean_and_std, plain_vit
 from unic.students.loaded_student import LoadedStudent
 from unic.teachers.hf_download import without_bars
 

@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.export import Dim
 
-from unic.method.tokens import Tokens
+from unic.method.types import Tokens
 from unic.students.export import EXPORTS, Format
 from unic.students.export.parity import Read
-from unic.students.export.plain_vit import standard_tokens
+from unic.students.export.vit_architecture import standard_tokens
 from unic.students.loaded_student import HeadEncoder, LoadedStudent
 
 # A larger model does not fit into one file of the format (protobuf), so its weights are put into a file beside it.

@@ -11,8 +11,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from unic.models.student import ENCODER_FILE, write_encoder
 from unic.students.export import EXPORTS, Format
 from unic.students.export.parity import Read
-from unic.students.export.plain_vit import timm_form, timm_reader
-from unic.students.heads import HEADS_FILE, write_heads
+from unic.students.export.vit_architecture import timm_form, timm_reader
+from unic.students.heads_file import HEADS_FILE, write_heads
 from unic.students.loaded_student import LoadedStudent
 
 

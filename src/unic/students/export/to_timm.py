@@ -9,7 +9,7 @@ from timm.models import save_for_hf  # type: ignore[attr-defined]
 from unic.models.weights import load_strictly
 from unic.students.export import EXPORTS, Format
 from unic.students.export.parity import Read
-from unic.students.export.plain_vit import mean_and_std, timm_form, timm_reader
+from unic.students.export.vit_architecture import mean_and_std, timm_form, timm_reader
 from unic.students.loaded_student import LoadedStudent
 
 

@@ -3,7 +3,7 @@
 The default of 224 pixels is what its own evaluations use; any multiple of 14 goes (?image_size=518).
 """
 
-from unic.core.plugins import on_demand
+from unic.core.registry import on_demand
 from unic.models.config import Resampling
 from unic.teachers import TEACHERS, TeacherSpec
 from unic.teachers.fetch import WeightsFile

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from unic.core import rng
+from unic.core import keyed_random
 from unic.data.bad_images import BadImages
 from unic.data.loader import StepPlan, training_batches
 from unic.data.sources import read_sources
@@ -60,7 +60,7 @@ def _timed(
 
 def _write_photographs(folder: Path, count: int) -> None:
     """Smooth colours with some grain: files of about 100 kB, as photographs have."""
-    draw = rng.generator(0, "photographs")
+    draw = keyed_random.generator(0, "photographs")
     for number in range(count):
         coarse = Image.fromarray(draw.integers(0, 256, (12, 16, 3), dtype=np.uint8))
         smooth = np.asarray(coarse.resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC), dtype=np.float32)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from unic.core.device import wait_for
+from unic.core.to_device import wait_for
 
 _SIDE = 2048
 _REPEATS = 5

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from unic.core.errors import ConfigError
-from unic.core.rng import seeded_torch
+from unic.core.keyed_random import seeded_torch
 from unic.models.encoder import ImageEncoder
 from unic.teachers import missing_weights, parse_reference
 from unic.teachers.load import load_teacher, outline_teacher

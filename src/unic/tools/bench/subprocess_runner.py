@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from unic.core.errors import ConfigError, UnicError
-from unic.core.plugins import import_plugin
+from unic.core.registry import import_plugin
 from unic.kernels.malloc import disable_trim
 from unic.tools.bench.timed_step import StepFacts, Timed, TimedStep
 from unic.train.recipe import Recipe
@@ -22,6 +22,8 @@ class SubprocessRunner:
     """A `TimedStep` that lives elsewhere; errors of its user's making arrive here."""
 
     def __init__(self, recipe: Recipe, device: torch.device, threads: int):
+        # The profiler's library would report on standard error what it looks for and does not find.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         context = multiprocessing.get_context("spawn")  # a fork would share the memory that is to be measured
         self._connection, other = context.Pipe()
         self._process = context.Process(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from unic.core.device import wait_for
-from unic.method.tokens import Batch
+from unic.core.to_device import wait_for
+from unic.method.types import Batch
 from unic.tools.bench.machine import peak_memory
 from unic.tools.bench.random_teacher import load_or_randomize
 from unic.train.build_run import build_step

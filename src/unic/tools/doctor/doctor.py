@@ -21,7 +21,7 @@ from unic.tools.doctor.findings import Finding, TeacherFacts, find
 from unic.tools.doctor.metrics import PairMetrics, TeacherMetrics, pair_metrics, teacher_metrics
 from unic.tools.doctor.normalisation import Trial, declared, published, try_normalisations
 from unic.tools.doctor.sample_images import read_sample_images, spread
-from unic.tools.visualize.attention import has_attention
+from unic.tools.visualize.attention_maps import has_attention
 from unic.version import __version__
 
 log = logging.getLogger(__name__)

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from unic.core.device import wait_for
+from unic.core.keyed_random import uniforms
 from unic.core.progress import with_progress
-from unic.core.rng import uniforms
-from unic.method.tokens import Tokens
+from unic.core.to_device import wait_for
+from unic.method.types import Tokens
 from unic.models.encoder import ImageEncoder
 from unic.teachers.live_teachers import resample
-from unic.tools.doctor.live_memory import LiveBytes, parameter_bytes
+from unic.tools.doctor.peak_memory import LiveBytes, parameter_bytes
 from unic.tools.doctor.sample_images import SampleImages
 
 PATCHES_OF_ONE_TEACHER = 2000

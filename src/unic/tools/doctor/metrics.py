@@ -12,16 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unic.method.config import LossConfig, StatisticsConfig
-from unic.method.feature_metrics import (
+from unic.method.losses import token_loss
+from unic.method.representation_metrics import (
     dead_share,
     effective_rank,
     linear_cka,
     neighbour_agreement,
     outlier_share,
 )
-from unic.method.losses import token_loss
 from unic.method.standardize import Standardizer
-from unic.method.tokens import Tokens, Widths
+from unic.method.types import Tokens, Widths
 from unic.tools.doctor.features import TeacherFeatures
 from unic.tools.doctor.sample_images import spread
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unic.core.config import read_json
+from unic.core.dataclass_json import read_json
 from unic.core.errors import ConfigError
 from unic.core.files import parse_lines
 from unic.core.results import StoredResult, damaged_lines, latest, read_results

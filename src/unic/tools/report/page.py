@@ -15,8 +15,7 @@ from markupsafe import Markup
 
 from unic.core.errors import ConfigError
 from unic.core.files import write_atomically
-from unic.tools.report.baselines import BEST_TEACHER, choose_baselines, teacher_name
-from unic.tools.report.charts import (
+from unic.tools.report.chart_data import (
     FEWEST_POINTS,
     Chart,
     colours,
@@ -25,10 +24,11 @@ from unic.tools.report.charts import (
     relative_chart,
     run_charts,
 )
+from unic.tools.report.choose_baselines import BEST_TEACHER, choose_baselines, teacher_name
 from unic.tools.report.comparison import Comparison, compare
-from unic.tools.report.figures import loss_charts, plot_charts, plot_relative
 from unic.tools.report.inline_images import embed
 from unic.tools.report.inputs import ReportInputs, ReportPicture, read_report_inputs
+from unic.tools.report.matplotlib_charts import loss_charts, plot_charts, plot_relative
 from unic.tools.report.results_table import to_csv, to_markdown
 from unic.tools.report.sections import (
     alarm,
@@ -39,7 +39,7 @@ from unic.tools.report.sections import (
     run_state,
     table_of_runs,
 )
-from unic.tools.report.tables import are_numbers, is_finite, text_of
+from unic.tools.report.table_data import are_numbers, is_finite, text_of
 from unic.version import __version__
 
 MAX_BYTES = 5_000_000

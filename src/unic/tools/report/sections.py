@@ -8,7 +8,7 @@ from typing import Any
 from unic.core.results import StoredResult
 from unic.tools.report.comparison import Comparison
 from unic.tools.report.inputs import Run
-from unic.tools.report.tables import ValueTable, flat, is_finite, split_by_difference, table_of, text_of
+from unic.tools.report.table_data import ValueTable, flat, is_finite, split_by_difference, table_of, text_of
 
 MAX_ROWS = 400
 """Of the table of where numbers are from."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from unic.core.errors import ConfigError, DataError, WeightsError
 from unic.data.crop import evaluation_view
 from unic.models.encoder import ImageEncoder
-from unic.tools.visualize.attention import AttentionWatch, attention_maps, use_fused_attention
+from unic.tools.visualize.attention_maps import AttentionWatch, attention_maps, use_fused_attention
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unic.core.config import read_json
+from unic.core.dataclass_json import read_json
 from unic.core.errors import ConfigError
 from unic.core.files import write_atomically, write_json
 

@@ -9,15 +9,15 @@ from PIL import Image
 
 from unic.core.errors import ConfigError
 from unic.tools.visualize.extract import NamedEncoder, extract_maps
-from unic.tools.visualize.figures import (
+from unic.tools.visualize.options import VisualizeOptions, read_patch
+from unic.tools.visualize.output import SavedPicture, check_album, write_album
+from unic.tools.visualize.picture_tables import (
     PictureTable,
     attending,
     attention_tables,
     pca_table,
     similarity_table,
 )
-from unic.tools.visualize.options import VisualizeOptions, read_patch
-from unic.tools.visualize.output import SavedPicture, check_album, write_album
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from unic.core import distributed, rng
+from unic.core import distributed, keyed_random
 from unic.data.sources import Sources
-from unic.method.feature_metrics import effective_rank
-from unic.method.tokens import Batch, Pixels, Tokens
+from unic.method.representation_metrics import effective_rank
+from unic.method.types import Batch, Pixels, Tokens
 from unic.models.student import Student
 from unic.train.build_run import RunContext
 from unic.train.checkpoint import TrainState
@@ -208,7 +208,7 @@ def choose_images(
 
     classes: of each image; then 8 of each class are taken in a drawn order of classes, and again from the first.
     """
-    draw = rng.generator(seed, "fidelity images")
+    draw = keyed_random.generator(seed, "fidelity images")
     order = draw.permutation(num_images)
     if classes is not None:
         names, labels = np.unique(np.array(classes), return_inverse=True)
@@ -252,7 +252,7 @@ def _read(context: RunContext) -> _Fixed:
     paths = sources.paths()
     batches = context.plain_batches([paths[position] for position in chosen])
     num_patches = context.teachers.grid[0] * context.teachers.grid[1]
-    draws = rng.generator(cfg.seed, "fidelity patches").random((len(chosen), num_patches))
+    draws = keyed_random.generator(cfg.seed, "fidelity patches").random((len(chosen), num_patches))
     labels = None if classes is None else np.unique(np.array(classes)[chosen], return_inverse=True)[1]
     return _Fixed(chosen, labels, torch.from_numpy(draws.argsort(1)[:, :_PATCHES_OF_AN_IMAGE]), list(batches))
 

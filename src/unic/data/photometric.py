@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from unic.core import rng
+from unic.core import keyed_random
 from unic.data.color_jitter.cpu import color_jitter_cpu
 from unic.data.color_jitter.exact import Photometric, color_jitter
 from unic.data.color_jitter.gpu import color_jitter_gpu
 from unic.data.config import ViewConfig
-from unic.method.tokens import Batch
+from unic.method.types import Batch
 
 ColorJitter = Callable[[UInt8[Tensor, "B 3 H W"], Photometric, ViewConfig], UInt8[Tensor, "B 3 H W"]]
 """A function like `color_jitter`."""
@@ -46,7 +46,7 @@ def augment(
 def photometric_parameters(
     view: Int64[Tensor, " B"], index: Int64[Tensor, " B"], seed: int, cfg: ViewConfig
 ) -> Photometric:
-    draws = rng.uniforms(seed, "photometric", view, index, 13)
+    draws = keyed_random.uniforms(seed, "photometric", view, index, 13)
     strengths = torch.tensor(cfg.jitter)
     centre = torch.tensor([1.0, 1.0, 1.0, 0.0])
     low = torch.cat([(centre - strengths)[:3].clamp(min=0), -strengths[3:]])

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from unic.core.errors import ConfigError
-from unic.core.plugins import unknown
+from unic.core.registry import unknown
 from unic.core.results import StoredResult
 from unic.teachers import SCHEMES, TEACHERS, short_name
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import r2_score
 from sklearn.neighbors import NearestNeighbors
 
-from unic.method.feature_metrics import (
+from unic.method.representation_metrics import (
     dead_share,
     effective_rank,
     explained_variance,

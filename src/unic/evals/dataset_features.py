@@ -14,11 +14,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unic.core.results import Result
-from unic.data.image_list import ImageList
+from unic.data.labeled_images import ImageList
 from unic.evals.features import Token, extract
+from unic.evals.read_splits import NUM_RANKED, Splits, ranking
 from unic.evals.registry import EvalOptions
-from unic.evals.splits import NUM_RANKED, Splits, ranking
-from unic.method.tokens import Encoder
+from unic.method.types import Encoder
 
 _ROWS_AT_ONCE = 4096
 
@@ -55,7 +55,7 @@ class EvalData:
 
     @cached_property
     def model_hash(self) -> str:
-        return self.encoder.fingerprint()
+        return self.encoder.content_hash()
 
     @cached_property
     def data_hash(self) -> str:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from unic.core.errors import DataError
 from unic.data.datasets import DATASETS, DatasetSpec, Roots, Targets, read_split, read_targets
-from unic.data.dense.annotations import Depths, Masks
-from unic.data.image_list import ImageList
+from unic.data.dense.read_annotations import Depths, Masks
+from unic.data.labeled_images import ImageList
 
 NUM_RANKED = 5
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from unic.core.errors import ConfigError
-from unic.core.plugins import unknown
+from unic.core.registry import unknown
 
 T = TypeVar("T")
 

@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from unic.data.augment import augment, choose_color_jitter, photometric_parameters
 from unic.data.color_jitter.cpu import color_jitter_cpu
 from unic.data.color_jitter.exact import (
     adjust_brightness,
@@ -18,7 +17,8 @@ from unic.data.color_jitter.exact import (
 )
 from unic.data.color_jitter.gpu import color_jitter_gpu
 from unic.data.config import ViewConfig
-from unic.method.tokens import Batch
+from unic.data.photometric import augment, choose_color_jitter, photometric_parameters
+from unic.method.types import Batch
 
 CPU = torch.device("cpu")
 

@@ -8,11 +8,11 @@ import pytest
 import timm
 
 from unic.core.errors import ConfigError
-from unic.core.plugins import Registry, import_plugin, unknown
+from unic.core.registry import Registry, import_plugin, unknown
 from unic.models.timm_encoder import create_timm
 
 REGISTRY = """
-from unic.core.plugins import Registry
+from unic.core.registry import Registry
 THINGS = Registry("thing", "{package}")
 """
 

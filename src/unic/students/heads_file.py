@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from unic.core.config import from_dict, to_dict
+from unic.core.dataclass_json import from_dict, to_dict
 from unic.core.errors import WeightsError
 from unic.method.config import StatisticsConfig
 from unic.models.config import LadderConfig

@@ -16,9 +16,9 @@ from PIL import Image
 from unic.core.errors import DataError
 from unic.data.check_dataset import check_dataset
 from unic.data.datasets import DATASETS, Roots, read_split
-from unic.data.dense.annotation_formats import IGNORED, Depths, Masks, distinct_colours
-from unic.data.dense.annotations import read_depth, read_mask
-from unic.evals.splits import read_splits
+from unic.data.dense.label_encoding import IGNORED, Depths, Masks, distinct_colours
+from unic.data.dense.read_annotations import read_depth, read_mask
+from unic.evals.read_splits import read_splits
 
 RULES = Masks(classes=("a", "b", "c"), palette=distinct_colours(3), first=1, ignored=(0, 255))
 DEPTHS = Depths(scale=1000.0, nearest=1e-3, farthest=10.0, scored=(0, 4, 0, 6), border=(0, 4, 0, 6))

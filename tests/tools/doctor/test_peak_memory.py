@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unic.tools.doctor.live_memory import LiveBytes, parameter_bytes
+from unic.tools.doctor.peak_memory import LiveBytes, parameter_bytes
 
 FLOAT = 4
 

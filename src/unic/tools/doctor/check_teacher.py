@@ -9,7 +9,7 @@ import torch
 from unic.core.errors import WeightsError
 from unic.data.crop import evaluation_view
 from unic.data.decode import read_image, sample_photographs
-from unic.method.tokens import Widths
+from unic.method.types import Widths
 from unic.teachers.load import load_teacher
 
 
@@ -51,5 +51,5 @@ def check_teacher(reference: str, images: Sequence[Path], device: torch.device) 
         widths=encoder.widths,
         cls_norm=tokens.cls.norm(dim=-1).mean().item(),
         patch_norm=tokens.patches.norm(dim=-1).mean().item(),
-        sha256=encoder.fingerprint(),
+        sha256=encoder.content_hash(),
     )

@@ -9,8 +9,8 @@ import torch
 
 from unic.core.errors import ConfigError
 from unic.data.datasets import Roots, Targets
-from unic.data.image_list import ImageList
-from unic.evals.splits import Splits, ranking, read_splits
+from unic.data.labeled_images import ImageList
+from unic.evals.read_splits import Splits, ranking, read_splits
 
 
 def splits(labels: list[int], targets: Targets | None = None) -> Splits:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unic.core.config import differences, from_dict, read_json, to_dict
+from unic.core.dataclass_json import differences, from_dict, read_json, to_dict
 from unic.core.errors import ConfigError
 from unic.recipes import RECIPES, debug
 from unic.train.recipe import Recipe

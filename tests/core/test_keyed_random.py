@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from unic.core.rng import generator, seeded_torch, uniforms
+from unic.core.keyed_random import generator, seeded_torch, uniforms
 
 # With fixed seeds a p-value is a number and not a chance. A broken hash gives 0; among the 80 of a sound one, a p-value
 # below 1e-5 comes once in 1,250 choices of seeds.

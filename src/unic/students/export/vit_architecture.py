@@ -15,7 +15,7 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer  
 from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
-from unic.method.tokens import Tokens
+from unic.method.types import Tokens
 from unic.models.timm_encoder import TimmEncoder
 from unic.students.export.parity import Read
 from unic.students.loaded_student import LoadedStudent

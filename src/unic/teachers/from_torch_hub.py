@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unic.core.errors import ConfigError
-from unic.method.tokens import TokenMaps, Tokens
+from unic.method.types import TokenMaps, Tokens
 from unic.models.encoder import ImageEncoder
 
 

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from unic.evals.exact_knn import GRID, exact_dtype, nearest, pack, unpack
+from unic.evals.knn_search_exact import GRID, exact_dtype, nearest, pack, unpack
 
 STRIDE = 16
 """One of so many rows is in the sample that the threshold is guessed from."""

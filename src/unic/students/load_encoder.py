@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from unic.core.config import from_dict
+from unic.core.dataclass_json import from_dict
 from unic.core.errors import ConfigError
 from unic.models.config import StudentConfig
 from unic.models.encoder import ImageEncoder

@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from unic.core.errors import ConfigError
-from unic.core.plugins import unknown
+from unic.core.registry import unknown
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +30,8 @@ def parse(options: type[Options], words: list[str], verb: str, default: Options 
 
     default: where the values of options come from that are not named.
     """
+    if default is None:
+        return tyro.cli(options, args=words, prog=f"unic {verb}")
     return tyro.cli(options, args=words, prog=f"unic {verb}", default=default)
 
 

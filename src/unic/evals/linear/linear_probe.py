@@ -21,10 +21,10 @@ from torch import Tensor
 from unic.core.errors import DataError, WeightsError
 from unic.core.results import Result
 from unic.evals.artifact_cache import content_key, load_artifact, save_artifact
-from unic.evals.eval_data import EvalData
+from unic.evals.dataset_features import EvalData
 from unic.evals.linear.trainval_split import check_features, split_trainval
 from unic.evals.protocols.logreg import LogregConfig
-from unic.evals.splits import ranking
+from unic.evals.read_splits import ranking
 
 log = logging.getLogger(__name__)
 

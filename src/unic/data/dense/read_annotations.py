@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unic.core.errors import DataError
 from unic.data.decode import BadImage, open_image
-from unic.data.dense.annotation_formats import IGNORED, MOST, Depths, Masks
+from unic.data.dense.label_encoding import IGNORED, MOST, Depths, Masks
 
 # Pillow spreads the few levels of such grey images over 0..255; the numbers in the file are these parts of its own.
 _SPREAD = {"L;2": 85, "L;4": 17}

@@ -8,7 +8,7 @@ from tiny import CPU, cnn_encoder, picture, vit, vit_encoder
 from torch import nn
 
 from unic.models.timm_encoder import TimmEncoder
-from unic.tools.visualize.attention import (
+from unic.tools.visualize.attention_maps import (
     HIDDEN,
     NO_ATTENTION,
     NO_CLASS_TOKEN,

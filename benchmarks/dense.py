@@ -67,7 +67,7 @@ def measured(
     encoder: Any, config: SegmentationConfig, options: Options, device: torch.device
 ) -> dict[str, float]:
     """Seconds of one evaluation that finds nothing kept, and its mIoU in percent."""
-    settings = options_type()(workers=0, segmentation=config)  # type: ignore[call-arg]
+    settings = options_type()(workers=0, segmentation=config)  # pyright: ignore[reportCallIssue]
     with tempfile.TemporaryDirectory() as cache:
         results, seconds, processor_seconds = timed(
             lambda: evaluate(

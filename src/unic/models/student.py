@@ -207,16 +207,14 @@ def _vit(cfg: StudentConfig) -> nn.Module:
                 f"student.model {cfg.model} is not a ViT with a class token, which a student needs"
             )
         return create_timm(cfg.model, image_size=cfg.image_size, global_pool="token", **options)
-    return VisionTransformer(
-        img_size=cfg.image_size,
-        patch_size=cfg.patch_size,  # type: ignore[arg-type]
-        embed_dim=cfg.width,  # type: ignore[arg-type]
-        depth=cfg.depth,  # type: ignore[arg-type]
-        num_heads=cfg.heads,  # type: ignore[arg-type]
-        reg_tokens=cfg.registers or 0,
-        num_classes=0,
-        **options,
-    )
+    dimensions: dict[str, Any] = {
+        "patch_size": cfg.patch_size,
+        "embed_dim": cfg.width,
+        "depth": cfg.depth,
+        "num_heads": cfg.heads,
+        "reg_tokens": cfg.registers or 0,
+    }
+    return VisionTransformer(img_size=cfg.image_size, num_classes=0, **dimensions, **options)
 
 
 def _key_drop_paths(model: nn.Module) -> None:

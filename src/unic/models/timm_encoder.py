@@ -49,7 +49,7 @@ class TimmEncoder(ImageEncoder):
         self.cls_rule = _cls_rule(model, cls, name)
         if _is_convolutional(model):
             # Depthwise convolutions on a CPU are four times faster in this layout (tf_efficientnet_lite0, 64 px).
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model.to(memory_format=torch.channels_last)
         _check_image_size(model, image_size, name)
         self.measure()
 

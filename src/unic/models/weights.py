@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy._core import multiarray  # type: ignore[attr-defined]
+from numpy._core import multiarray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn

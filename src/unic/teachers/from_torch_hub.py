@@ -111,7 +111,7 @@ def load(text: str, options: dict) -> ImageEncoder:
 def _run(repo: str, entry: str, *, is_folder: bool) -> nn.Module:
     where = "local" if is_folder else "github"
     try:
-        model = torch.hub.load(repo, entry, source=where, trust_repo=True, verbose=False)  # type: ignore[arg-type]
+        model = torch.hub.load(repo, entry, source=where, trust_repo=True, verbose=False)  # pyright: ignore[reportArgumentType]
     except (
         Exception
     ) as error:  # whatever the repository's code raises, and torch.hub's own for a missing network

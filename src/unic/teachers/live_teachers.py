@@ -30,7 +30,7 @@ class LiveTeachers(nn.Module):
 
     def content_hashes(self) -> dict[str, str]:
         """Which teachers these are: sha256 of weights and preprocessing by name."""
-        return {name: encoder.content_hash() for name, encoder in self.encoders.items()}  # type: ignore[operator]
+        return {name: encoder.content_hash() for name, encoder in self.encoders.items()}  # pyright: ignore[reportCallIssue]
 
 
 def load_teachers(references: Sequence[str]) -> list[ImageEncoder]:

@@ -114,7 +114,7 @@ def test_torchvision_reads_the_same(name: str, split: str, tmp_path: Path, monke
     for part in trainval if split == "trainval" else ("test",):
         theirs = reader(tmp_path, part)
         paths = getattr(theirs, files)
-        labels = [label for _, label in paths] if files == "_samples" else theirs._labels  # type: ignore[attr-defined]
+        labels = [label for _, label in paths] if files == "_samples" else theirs._labels  # pyright: ignore[reportAttributeAccessIssue]
         paths = [path for path, _ in paths] if files == "_samples" else paths
         expected += [
             (str(Path(path).relative_to(tmp_path)), int(y)) for path, y in zip(paths, labels, strict=True)

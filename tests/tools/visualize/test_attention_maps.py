@@ -41,9 +41,9 @@ def unfused(model: nn.Module, last: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """What the last block's softmax gives to its dropout when attention is written out."""
     for module in model.modules():
         if hasattr(module, "fused_attn"):
-            module.fused_attn = False  # type: ignore[assignment]
+            module.fused_attn = False  # pyright: ignore[reportArgumentType]
     kept: list[torch.Tensor] = []
-    last.attn_drop.register_forward_hook(lambda _, inputs, output: kept.append(output))  # type: ignore
+    last.attn_drop.register_forward_hook(lambda _, inputs, output: kept.append(output))
     with torch.no_grad():
         model(x)
     return kept[0][:, :, 0]

@@ -53,7 +53,8 @@ def protocol_of(task: DenseTask, head: Path | None) -> str:
     head: the file it is read from; None: it is learned here.
     """
     config = task.config
-    default = type(config)()  # type: ignore[call-arg]  # every task has defaults for all
+    # Every task has defaults for all.
+    default = type(config)()  # pyright: ignore[reportCallIssue]
     words = [task.protocol]
     if head is not None:
         words.append(f"head={file_sha256(head)[:12]}")

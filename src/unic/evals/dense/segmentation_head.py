@@ -28,7 +28,7 @@ class SegmentationHead(nn.Module):
         self.bn = nn.BatchNorm2d(sum(widths))
         self.conv_seg = nn.Conv2d(sum(widths), num_classes, 1)
         nn.init.normal_(self.conv_seg.weight, std=0.01)
-        nn.init.zeros_(self.conv_seg.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.conv_seg.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, maps: Sequence[TokenMaps]) -> Float[Tensor, "B K h w"]:
         """On the grid of the first map; a CNN's others are brought to it."""

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import timm
-from timm.data import resolve_model_data_config  # type: ignore[attr-defined]
-from timm.models import save_for_hf  # type: ignore[attr-defined]
+from timm.data import resolve_model_data_config  # pyright: ignore[reportPrivateImportUsage]
+from timm.models import save_for_hf
 
 from unic.models.weights import load_strictly
 from unic.students.export import EXPORTS, Format

@@ -92,7 +92,7 @@ def reload(folder: Path) -> Read:
     shutil.rmtree(folder / "__pycache__", ignore_errors=True)  # left by the import of hubconf.py
 
     def read(images: Float[Tensor, "B 3 H W"]) -> Tokens:
-        tokens = model.forward_features(transform(images))  # type: ignore[attr-defined]
+        tokens = model.forward_features(transform(images))  # pyright: ignore[reportAttributeAccessIssue]
         return Tokens(tokens["x_norm_clstoken"], tokens["x_norm_patchtokens"])
 
     return read

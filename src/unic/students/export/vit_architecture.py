@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from timm.layers.mlp import Mlp
 from timm.layers.patch_embed import PatchEmbed
-from timm.models.vision_transformer import Attention, Block, VisionTransformer  # type: ignore[attr-defined]
+from timm.models.vision_transformer import Attention, Block, VisionTransformer  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 
 from unic.core.errors import ConfigError

@@ -85,7 +85,7 @@ def use_fused_attention(model: nn.Module) -> None:
     """timm's blocks hand over q and k only on this way; it changes the flag of their modules, so give it a copy."""
     for module in model.modules():
         if hasattr(module, "fused_attn"):
-            module.fused_attn = True  # type: ignore[assignment]
+            module.fused_attn = True  # pyright: ignore[reportArgumentType]
 
 
 def attention_maps(

@@ -123,7 +123,7 @@ def test_the_help_shows_the_first_line_of_each_commands_module(capsys):
 
 def test_every_module_of_the_command_line_is_a_command_or_shared_by_them():
     folder = Path(unic.__file__).parent / "cli"
-    shared = {"__init__", "main", "options"}
+    shared = {"__init__", "main", "common"}
     assert {path.stem for path in folder.glob("*.py")} - shared == {
         module_of(verb).rpartition(".")[2] for verb in VERBS
     }

@@ -33,4 +33,5 @@ def test_the_linear_classifiers_search_where_the_reference_does():
 
 
 def test_nothing_stands_in_the_file_that_is_gone():
-    assert set(PUBLISHED["recipes"]) == set(RECIPES) and set(PUBLISHED["evaluations"]) == set(EVALUATIONS)
+    ours = {name for name in EVALUATIONS if EVALUATIONS[name].run.__module__.startswith("unic.")}
+    assert set(PUBLISHED["recipes"]) == set(RECIPES) and set(PUBLISHED["evaluations"]) == ours

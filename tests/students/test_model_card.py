@@ -22,7 +22,7 @@ from unic.students.export.model_card import model_card
 from unic.students.export.parity import Difference, Parity
 from unic.students.load_encoder import read_student
 from unic.students.loaded_student import LoadedStudent
-from unic.students.run_reader import read_run
+from unic.students.read_run import read_run
 from unic.train.loop import train
 
 TEACHERS = ("timm:resnet10t?pretrained=0&image_size=32",)

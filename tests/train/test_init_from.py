@@ -19,7 +19,7 @@ from unic.core.run_folder import RunDir
 from unic.kernels import choose
 from unic.kernels.gelu import FastGelu
 from unic.models.student import build_student
-from unic.students.run_reader import read_run
+from unic.students.read_run import read_run
 from unic.train.build_run import build_run
 from unic.train.checkpoint import TrainState
 from unic.train.loop import train

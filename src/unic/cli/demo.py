@@ -34,7 +34,7 @@ def run_demo(out: Path, device: "torch.device") -> bool:
     from unic.core.run_folder import RunDir
     from unic.data.datasets import Roots
     from unic.data.datasets.digits import write_digits
-    from unic.evals.evaluate_many import EvaluationRequest, baselines, evaluate_encoders
+    from unic.evals.evaluate_encoders import EvaluationRequest, baselines, evaluate_encoders
     from unic.evals.registry import EvalOptions
     from unic.tools.report.comparison import compare
     from unic.tools.report.matplotlib_charts import plot_losses

@@ -50,7 +50,7 @@ def run(words: list[str]) -> int:
     options = parse(Options, words, "evaluate")
 
     from unic.core import distributed
-    from unic.evals.evaluate_many import EvaluationRequest, baselines, compute_features, evaluate_encoders
+    from unic.evals.evaluate_encoders import EvaluationRequest, baselines, compute_features, evaluate_encoders
     from unic.tools.report.results_table import print_results
 
     request = EvaluationRequest(

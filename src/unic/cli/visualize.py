@@ -58,7 +58,7 @@ def run(words: list[str]) -> int:
 
 def _columns(references: Sequence[str]) -> list[DrawnEncoder]:
     """One for each reference, once. Raises for names that do not exist, before anything is loaded."""
-    from unic.evals.evaluate_many import labels
+    from unic.evals.evaluate_encoders import labels
     from unic.students.load_encoder import check
 
     parts = {reference: _take_head(reference) for reference in references}

@@ -26,7 +26,7 @@ from unic.models.timm_encoder import TimmEncoder
 from unic.models.weights import below, read_file, state_dict
 from unic.students.heads_file import HEADS_FILE, read_heads
 from unic.students.loaded_student import LoadedStudent, ladder_of, standardizers_of
-from unic.students.run_reader import read_config
+from unic.students.read_run import read_config
 from unic.teachers import short_name
 
 # What the published files call their teachers, and what they are called here.

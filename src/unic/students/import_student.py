@@ -17,7 +17,7 @@ from unic.models.student import ENCODER_FILE, write_encoder
 from unic.models.weights import write_weights
 from unic.students.foreign_formats import read_published
 from unic.students.loaded_student import LoadedStudent
-from unic.students.run_reader import read_run
+from unic.students.read_run import read_run
 
 IMPORTED_FILE = "imported.json"
 

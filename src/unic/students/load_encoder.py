@@ -11,7 +11,7 @@ from unic.models.student import ENCODER_FILE, build_encoder
 from unic.models.timm_encoder import TimmEncoder
 from unic.students.foreign_formats import read_published
 from unic.students.loaded_student import LoadedStudent
-from unic.students.run_reader import read_config, read_run
+from unic.students.read_run import read_config, read_run
 from unic.teachers import TEACHERS, parse_reference
 from unic.teachers.load import load_teacher
 

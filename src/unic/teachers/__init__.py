@@ -66,7 +66,7 @@ TEACHERS: Registry[TeacherSpec] = Registry(
     "teacher", "unic.teachers.families", list_command="unic teachers list"
 )
 SCHEMES: Registry[Scheme] = Registry(
-    "kind of teacher", "unic.teachers.uris", list_command="unic teachers list"
+    "kind of teacher", "unic.teachers.uri_schemes", list_command="unic teachers list"
 )
 
 _OPTIONS: dict[str, Callable[[str], object]] = {

@@ -10,7 +10,7 @@ from unic.core.results import StoredResult
 from unic.tools.report.chart_data import colours, relative_chart
 from unic.tools.report.choose_baselines import choose_baselines
 from unic.tools.report.comparison import Comparison, compare, ratio
-from unic.tools.report.curves import in_order, panels, series, thinned
+from unic.tools.report.curve_data import in_order, panels, series, thinned
 from unic.tools.report.table_data import MISSING, flat, split_by_difference
 
 

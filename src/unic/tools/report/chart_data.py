@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from unic.tools.report.comparison import UNTRAINED, Column, Comparison
-from unic.tools.report.curves import (
+from unic.tools.report.curve_data import (
     CurvePanel,
     Metrics,
     Series,

@@ -12,7 +12,7 @@ from unic.core.errors import ConfigError
 from unic.core.files import parse_lines
 from unic.core.results import StoredResult, damaged_lines, latest, read_results
 from unic.models.student import ENCODER_FILE
-from unic.tools.report.curves import in_order
+from unic.tools.report.curve_data import in_order
 
 log = logging.getLogger(__name__)
 

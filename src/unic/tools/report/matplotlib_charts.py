@@ -10,7 +10,7 @@ from typing import Any
 from unic.core.errors import DataError
 from unic.core.files import write_atomically
 from unic.tools.report.chart_data import COLOURS, Chart, ChartSeries, comparison_charts, run_charts
-from unic.tools.report.curves import IMAGES_PER_TEACHER, LOSS, Metrics, panels, series
+from unic.tools.report.curve_data import IMAGES_PER_TEACHER, LOSS, Metrics, panels, series
 
 _LINE_STYLES = ("-", "--", ":", "-.")
 _HEIGHTS = {LOSS: 5.0, IMAGES_PER_TEACHER: 3.0}

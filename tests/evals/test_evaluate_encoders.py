@@ -16,7 +16,13 @@ from unic.core.errors import ConfigError, DataError
 from unic.core.results import StoredResult, read_results
 from unic.data.datasets import DATASETS, Roots
 from unic.data.decode import read_image
-from unic.evals.evaluate_many import EvaluationRequest, baselines, evaluate_encoders, labels, mean_log_odds
+from unic.evals.evaluate_encoders import (
+    EvaluationRequest,
+    baselines,
+    evaluate_encoders,
+    labels,
+    mean_log_odds,
+)
 from unic.evals.registry import EVALUATIONS, EvalOptions
 from unic.evals.suites import SUITES, suite
 

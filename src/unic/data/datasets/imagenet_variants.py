@@ -33,9 +33,9 @@ def read_subset(root: Path, split: str, *, name: str, folder: str) -> ImageList:
     return _read(root, name, folder, number)
 
 
-def subset_targets(root: Path, images: ImageList) -> Targets:
+def subset_targets(root: Path, images: ImageList, *, name: str) -> Targets:
     """Scores of the other 800 classes play no part."""
-    return one_label_each(images, class_subset(images.name))
+    return one_label_each(images, class_subset(name))
 
 
 # New photographs, matched frequency: collected as ImageNet's own were.
@@ -82,7 +82,7 @@ for name, folder, num_images, source in (
             layout=f"<wnid>/<image>, here or in {folder}/",
             num_classes=1000,
             train_set="in1k",
-            targets=subset_targets,
+            targets=partial(subset_targets, name=name),
             source=source,
         ),
     )

@@ -1,6 +1,7 @@
 """The house rules that a machine can check: who may import whom, no code from files, no hidden randomness."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -99,6 +100,17 @@ def test_the_picture_of_the_rooms_is_drawn_from_these_imports():
         cwd=docs, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert found.stdout in (docs / "architecture.md").read_text(), "rooms import others now: make picture"
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_every_file_that_a_page_names_is_there(page: str):
+    repository = ROOT.parent.parent
+    if not (repository / page).exists():
+        pytest.skip("an installed package has no docs")
+    files = {path.relative_to(repository).as_posix() for path in repository.rglob("*.py")}
+    named = set(re.findall(r"[\w/]+\.py\b", (repository / page).read_text())) - {"my.py"}
+    assert named
+    assert not {name for name in named if not any(f"/{file}".endswith(f"/{name}") for file in files)}
 
 
 def test_there_is_no_import_cycle():

@@ -24,8 +24,8 @@ class Options(Common):
     suite: str | None = None
     """transfer, robustness, dense, paper or quick: data sets, and evaluations of each, instead of `dataset`."""
     evals: tuple[str, ...] = ()
-    """Which evaluations: knn, logreg-fast, logreg, zero-shot; segmentation; depth. When none is named, those of the
-    suite, or knn, segmentation or depth, whichever the data set is for."""
+    """Which evaluations: knn, logreg-fast, logreg, zero-shot; segmentation; depth; or a plugin's by its name. When none
+    is named, those of the suite, or knn, segmentation or depth, whichever the data set is for."""
     skip_missing: bool = False
     """Leave out data sets that have no folder in data_root."""
     one_by_one: bool = False

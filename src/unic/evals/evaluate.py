@@ -47,6 +47,8 @@ def evaluate(
         start = time.perf_counter()
         measured = evaluation.run(encoder, data[evaluation.uses_train], options)
         seconds = time.perf_counter() - start
+        others = {result.evaluation for result in measured} - {evaluation.name}
+        assert not others, f"the evaluation {evaluation.name} gives results of {', '.join(others)}"
         results += [dataclasses.replace(result, seconds=seconds) for result in measured]
         for r in measured[:1]:
             log.info("%s  %s  %s %s %.2f %s", r.model, r.dataset, r.evaluation, r.metric, r.value, r.unit)

@@ -32,6 +32,7 @@ class Ladder(nn.Module):
         def projectors(width: int) -> nn.ModuleDict:
             if cfg.projector == "linear":
                 return nn.ModuleDict({str(block): Linear(dim, width) for block in self.blocks})
+            assert cfg.projector in ("ladder", "mlp"), f"no module is built for projector {cfg.projector!r}"
             return nn.ModuleDict({str(block): Mlp(dim, hidden[block], width) for block in self.blocks})
 
         self.heads = nn.ModuleDict(

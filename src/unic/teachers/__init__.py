@@ -36,7 +36,8 @@ class TeacherSpec:
     convert: "Callable[[dict[str, Tensor]], dict[str, Tensor]]" = lambda state: state
     """From the file's keys to the model's."""
     parameters: int | None = None
-    """How many parameters the encoder has; None: they are counted when someone asks."""
+    """How many parameters the encoder has, without classifier, at `image_size`. None: `unic teachers list` builds the
+    architecture to count them, which takes torch; a family of this package gives them."""
     image_size: int = 224
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD

@@ -1,6 +1,6 @@
 """The geometric part of a view, random_resized_crop on the CPU: a pure function of (seed, view, image index).
 
-Letters: B images, S side of the view in pixels. The photometric part is in augment.py.
+Letters: B images, S side of the view in pixels. The photometric part is in photometric.py.
 """
 
 import math

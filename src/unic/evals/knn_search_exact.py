@@ -1,6 +1,6 @@
 """What the nearest neighbours of an image are: those of largest cosine similarity, ties by row. The definition.
 
-`knn_index` finds the same ones sooner. Letters: M rows (training images), Q queries, D width.
+`knn_search_fast` finds the same ones sooner. Letters: M rows (training images), Q queries, D width.
 """
 
 import torch

@@ -1,10 +1,10 @@
-"""The neighbours of `exact_knn.nearest`, found sooner: one matrix product rules most rows out, float64 orders the rest.
+"""The neighbours of `knn_search_exact.nearest`, found sooner: one matmul rules most rows out, float64 orders the rest.
 
 1. A threshold that a little more than k rows reach most probably: guessed from the similarities to every 16th row.
 2. The product of all queries and rows, in the format in which the device is fastest. A row is a candidate where it
    reaches the threshold, less a bound of what rounding can have taken from it.
 3. The similarities of the candidates once more, in float64. When k of them reach the threshold, no other row can be
-   among the k nearest. Queries for which that fails, and those with too many candidates, go to `exact_knn.nearest`.
+   among the k nearest. Queries for which that fails, and those with too many candidates, go to the exact search.
 
 So the guess and the format decide how long it takes and nothing else. The bound is Cauchy and Schwarz's:
     |q.x - Q.X| <= |q - Q||x| + |Q||x - X|   with Q and X what is left of q and x in the format of the product,

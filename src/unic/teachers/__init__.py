@@ -1,7 +1,8 @@
 """Frozen encoders to learn from, by name or by URI: which there are, and what a reference means. No torch here.
 
-A family of published teachers is one file in families/, a kind of URI one entry in uris.py. Either may carry options
-after `?`, such as ?image_size=336&layer=-2. `unic teachers list` shows all of them; load.py makes encoders of them.
+A family of published teachers is one file in families/, a kind of URI one entry in uri_schemes.py. Either may carry
+options after `?`, such as ?image_size=336&layer=-2. `unic teachers list` shows all of them; load.py makes encoders of
+them.
 """
 
 import re

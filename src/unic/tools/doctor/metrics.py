@@ -36,7 +36,7 @@ class TeacherMetrics:
 
     norm: mean length of a token.
     effective_rank: at most `rank_limit`.
-    dead_share, outlier_share: as in method/feature_metrics.py, in [0, 1].
+    dead_share, outlier_share: as in method/representation_metrics.py, in [0, 1].
     largest_share: part of the mean squared length that the three largest dimensions hold, in [0, 1].
     images_per_second, memory_mb: of the teacher, so the same for its CLS tokens and patches; 10^6 bytes, parameters
       and the tensors alive at once in a batch.

@@ -1,1 +1,1 @@
-"""Results for people: tables of scores (results_table.py), figures (figures.py), one page of all of it (page.py)."""
+"""Results for people: tables of scores (results_table.py), figures (matplotlib_charts.py), one page (page.py)."""

@@ -1,4 +1,4 @@
-"""Charts as values: which lines there are, their colours and their axes. page.js and figures.py draw them."""
+"""Charts as values: which lines there are, their colours and their axes. page.js and matplotlib_charts.py draw them."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -18,6 +18,7 @@ import unic
 from unic.core.dataclass_json import from_dict, read_json, to_dict
 from unic.core.results import read_results
 from unic.core.run_folder import RunDir, open_run
+from unic.teachers.load import load_teacher
 from unic.train.build_run import build_step
 from unic.train.checkpoint import load_checkpoint
 from unic.train.recipe import FREE_TO_CHANGE, Recipe
@@ -89,3 +90,12 @@ def test_its_checkpoint_is_loaded_whole(tmp_path: Path):
         set(moments) == {"step", "exp_avg", "exp_avg_sq"} for moments in state.optimizer.state.values()
     )
     assert state.standardizers["resnet10t"].cls_mean.ne(0).any()
+
+
+def test_its_spaces_are_heads_of_the_encoder_as_it_is_called_and_moved_now():
+    encoder = unic.load(RUN).replace(name="label")
+    ((reference, space),) = encoder.spaces.items()
+    head = space(encoder)
+    assert head.name == "label@resnet10t" and head.model["encoder"] is encoder
+    teacher = load_teacher(reference).replace(name="another")
+    assert teacher.spaces[reference](teacher) is teacher

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import logging
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -195,7 +194,7 @@ def student_of(references: Mapping[str, str], widths: Mapping[str, Widths], tmp_
         name="student", cfg=cfg, encoder=encoder, ladder=ladder, ladder_cfg=ladder_cfg,
         standardizers=standardizers, teachers=references, source=tmp_path,
     )  # fmt: skip
-    encoder.spaces = {ref: partial(student.head, name) for name, ref in references.items()}
+    encoder.spaces = {ref: lambda _, name=name: student.head(name) for name, ref in references.items()}
     return student
 
 

@@ -159,6 +159,9 @@ def test_a_fast_student_has_the_parameters_of_the_exact_one(device: str):
     assert [name for name, _ in fast.named_parameters()] == [name for name, _ in exact.named_parameters()]
     assert all(torch.equal(x, y) for x, y in zip(fast.parameters(), exact.parameters(), strict=True))
     assert fast.num_draws == exact.num_draws and fast.encoder.content_hash() == exact.encoder.content_hash()
+    with torch.no_grad():
+        fast.encoder.model.cls_token += 1  # as training does
+    assert fast.encoder.content_hash() != exact.encoder.content_hash()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -100,7 +100,11 @@ def compile_encoder(encoder: E, dtype: torch.dtype | None = None) -> E:
     if dtype is not None:
         cast_weights(network, dtype)
     compile_vits(network)
-    return encoder.replace(network=network, normalize=compiled(normalize))
+    return encoder.replace(
+        network=network,
+        normalize=compiled(normalize),
+        content_hash=None if dtype is None else encoder.content_hash(),
+    )
 
 
 def compile_vits(network: nn.Module) -> int:
@@ -131,4 +135,4 @@ def _frozen_on_cpu(encoder: E, dtype: torch.dtype | None) -> E:
         cast_weights(network, dtype)
     prepack_weights(network)
     unfuse_attention(network)
-    return encoder.replace(network=network)
+    return encoder.replace(network=network, content_hash=None if dtype is None else encoder.content_hash())

@@ -83,7 +83,8 @@ class Encoder(Protocol):
     """Anything that turns pixels into Tokens: a teacher, a student, a student in a teacher's feature space.
 
     It takes uint8 pixels (or floats in [0, 1]), applies its own mean and std, and resizes to `image_size`.
-    spaces: teachers in whose feature space it can answer, by reference, each with the encoder that does.
+    spaces: teachers in whose feature space it can answer, by reference, each with a function from this encoder to the
+      one that does.
     """
 
     name: str
@@ -93,7 +94,7 @@ class Encoder(Protocol):
     image_size: int
 
     @property
-    def spaces(self) -> Mapping[str, Callable[[], "DenseEncoder"]]: ...
+    def spaces(self) -> Mapping[str, Callable[..., "DenseEncoder"]]: ...
 
     def __call__(self, images: Pixels) -> Tokens: ...
 

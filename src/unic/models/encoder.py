@@ -22,6 +22,9 @@ from unic.models.weights import hash_module
 T = TypeVar("T")
 E = TypeVar("E", bound="ImageEncoder")
 
+Spaces = Mapping[str, Callable[[Any], "ImageEncoder"]]
+"""By the reference of a teacher, from an encoder to the one that answers in that teacher's feature space."""
+
 Normalize = Callable[[Tensor, Tensor, Tensor], Tensor]
 """A function like `normalize`."""
 
@@ -50,8 +53,8 @@ class ImageEncoder(nn.Module):
         std: Sequence[float] = IMAGENET_STD,
     ):
         super().__init__()
-        self.spaces: Mapping[str, Callable[[], ImageEncoder]] = {}
-        """Teachers in whose feature space the network can answer, by reference, each with the encoder that does."""
+        self.spaces: Spaces = {}
+        """Teachers in whose feature space the network can answer, by reference."""
         if not (len(mean) == len(std) == 3 and all(map(math.isfinite, (*mean, *std))) and min(std) > 0):
             raise ConfigError(
                 f"{name}: mean and std must be three numbers each, std above 0, got {mean} and {std}"
@@ -99,19 +102,20 @@ class ImageEncoder(nn.Module):
         self: E,
         *,
         name: str | None = None,
-        spaces: "Mapping[str, Callable[[], ImageEncoder]] | None" = None,
+        spaces: "Spaces | None" = None,
         network: nn.Module | None = None,
         normalize: "Normalize | None" = None,
+        content_hash: str | None = None,
     ) -> E:
         """The same encoder with other values for these; this one stays as it is, and they share their weights.
 
-        network: another form of the network, which computes the same; the content_hash stays.
-        normalize: another form of that function.
+        network: another form of the network, which computes the same. normalize: another form of that function.
+        content_hash: that of this encoder, where the weights of `network` are not the very same.
         """
         other = self._copy()
         if network is not None:
-            other._content_hash = self.content_hash()
             other.model = network
+            other._content_hash = content_hash
         other.name = self.name if name is None else name
         other.spaces = self.spaces if spaces is None else spaces
         other._normalize = normalize or self._normalize

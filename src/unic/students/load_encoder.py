@@ -1,5 +1,6 @@
 """Encoders by any name a person would use: a teacher, a URI, a run folder, or the file of a student."""
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 
@@ -26,11 +27,13 @@ def load(reference: str | Path, head: str | None = None) -> ImageEncoder:
     path = Path(reference).expanduser()
     if path.exists():
         student = read_student(path)
-        encoder = student.encoder if head is None else student.head(head)
-        return encoder.replace(
+        if head is not None:
+            spaces = {student.teachers[head]: lambda encoder: encoder} if head in student.teachers else {}
+            return student.head(head).replace(spaces=spaces)
+        return student.encoder.replace(
             spaces={
-                student.teachers[name]: partial(student.head, name)
-                for name in ([head] if head else student.standardizers)
+                student.teachers[name]: partial(_head, student, name)
+                for name in student.standardizers
                 if name in student.teachers
             }
         )
@@ -39,6 +42,11 @@ def load(reference: str | Path, head: str | None = None) -> ImageEncoder:
     if head is not None:
         raise ConfigError(f"{reference} is no student: only a run folder or a student's file has heads")
     return load_teacher(str(reference))
+
+
+def _head(student: LoadedStudent, teacher: str, encoder: TimmEncoder) -> ImageEncoder:
+    """The head around this encoder, which may have been moved or renamed since the student was read."""
+    return dataclasses.replace(student, encoder=encoder).head(teacher)
 
 
 def read_student(path: Path) -> LoadedStudent:

@@ -23,7 +23,7 @@ def load_teacher(reference: str) -> ImageEncoder:
     scheme, rest, options = _resolve(reference)
     with seeded_torch(0, "untrained teacher"):  # timm initialises every model, also one that is overwritten
         encoder = _frozen(scheme.load(rest, options), reference)
-    return encoder.replace(spaces={reference: lambda: encoder})
+    return encoder.replace(spaces={reference: lambda encoder: encoder})
 
 
 def outline_teacher(reference: str) -> ImageEncoder | None:

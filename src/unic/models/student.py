@@ -18,7 +18,6 @@ from unic.core.dataclass_json import from_dict, to_dict
 from unic.core.errors import ConfigError, WeightsError
 from unic.core.keyed_random import seeded_torch
 from unic.method.types import Pixels, Tokens, Widths
-from unic.models.config import ENCODER_FILE as ENCODER_FILE
 from unic.models.config import IMAGENET_MEAN, IMAGENET_STD, LadderConfig, Resampling, StudentConfig
 from unic.models.ladder import Ladder
 from unic.models.positions import Positions, fit_positions, positions_of

@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unic.core.errors import WeightsError, first_line
-from unic.models.state_keys import below as below
 from unic.models.state_keys import renamed as renamed
 
 # Where common training scripts keep the weights inside their checkpoint, and how wrappers of modules prefix names.

@@ -18,12 +18,13 @@ from unic.core.dataclass_json import from_dict, read_json
 from unic.core.errors import ConfigError, WeightsError
 from unic.method.config import StatisticsConfig
 from unic.method.standardize import Standardizer
-from unic.models.config import LadderConfig, StudentConfig
+from unic.models.config import ENCODER_FILE, LadderConfig, StudentConfig
 from unic.models.dinov2_format import dinov2_to_timm, resampling, student_config
 from unic.models.ladder import Ladder
-from unic.models.student import ENCODER_FILE, encoder_with_weights, read_note
+from unic.models.state_keys import below
+from unic.models.student import encoder_with_weights, read_note
 from unic.models.timm_encoder import TimmEncoder
-from unic.models.weights import below, read_file, state_dict
+from unic.models.weights import read_file, state_dict
 from unic.students.heads_file import HEADS_FILE, read_heads
 from unic.students.loaded_student import LoadedStudent, ladder_of, standardizers_of
 from unic.students.read_run import read_config

@@ -11,7 +11,8 @@ from unic.core.dataclass_json import from_dict, to_dict
 from unic.core.errors import WeightsError
 from unic.method.config import StatisticsConfig
 from unic.models.config import LadderConfig
-from unic.models.weights import below, read_metadata, read_weights, write_weights
+from unic.models.state_keys import below
+from unic.models.weights import read_metadata, read_weights, write_weights
 from unic.students.loaded_student import LoadedStudent, ladder_of, standardizers_of
 
 HEADS_FILE = "heads.safetensors"

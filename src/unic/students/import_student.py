@@ -13,7 +13,8 @@ from torch import nn
 from unic.core.dataclass_json import to_dict
 from unic.core.errors import ConfigError
 from unic.core.files import TEMPORARY, file_sha256, write_folder, write_json
-from unic.models.student import ENCODER_FILE, write_encoder
+from unic.models.config import ENCODER_FILE
+from unic.models.student import write_encoder
 from unic.models.weights import write_weights
 from unic.students.foreign_formats import read_published
 from unic.students.loaded_student import LoadedStudent

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from unic.core.dataclass_json import from_dict
 from unic.core.errors import ConfigError
-from unic.models.config import StudentConfig
+from unic.models.config import ENCODER_FILE, StudentConfig
 from unic.models.encoder import ImageEncoder
-from unic.models.student import ENCODER_FILE, build_encoder
+from unic.models.student import build_encoder
 from unic.models.timm_encoder import TimmEncoder
 from unic.students.foreign_formats import read_published
 from unic.students.loaded_student import LoadedStudent

@@ -11,8 +11,8 @@ from unic.core.files import newest_valid
 from unic.method.config import StatisticsConfig
 from unic.models.config import LadderConfig, StudentConfig
 from unic.models.dinov2_format import resampling
+from unic.models.state_keys import below
 from unic.models.student import encoder_with_weights
-from unic.models.weights import below
 from unic.students.loaded_student import LoadedStudent, ladder_of, standardizers_of
 from unic.teachers import short_name
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from unic.core.errors import ConfigError
+from unic.models.config import ENCODER_FILE
 from unic.models.encoder import ImageEncoder
 from unic.models.positions import Resampling, fit_positions, positions_of
-from unic.models.student import ENCODER_FILE, read_encoder
+from unic.models.student import read_encoder
 from unic.models.timm_encoder import TimmEncoder, create_timm, without_classifier
 from unic.models.weights import load_strictly, read_weights
 from unic.teachers.from_timm import encoder_of

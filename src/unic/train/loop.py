@@ -19,7 +19,8 @@ from unic.data.bad_images import BadImages
 from unic.data.loader import StepPlan, training_batches
 from unic.method.step import validation_losses
 from unic.method.types import Batch
-from unic.models.student import ENCODER_FILE, write_encoder
+from unic.models.config import ENCODER_FILE
+from unic.models.student import write_encoder
 from unic.train.async_scalars import AsyncScalars, StepScalars
 from unic.train.build_run import RunContext, build_run, resume
 from unic.train.checkpoint import TrainState, refuse_imported, save_checkpoint

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from unic.core.errors import WeightsError
 from unic.method.types import TokenMaps
-from unic.models.weights import below, load_strictly
+from unic.models.state_keys import below
+from unic.models.weights import load_strictly
 
 NUM_BINS = 256
 

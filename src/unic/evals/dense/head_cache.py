@@ -16,7 +16,8 @@ from unic.evals.dense.crop_batches import keys_of_step
 from unic.evals.dense.crop_feature_store import store_crops
 from unic.evals.dense.task import DenseTask
 from unic.evals.dense.train_head import Batch, train_head
-from unic.models.weights import below, load_strictly
+from unic.models.state_keys import below
+from unic.models.weights import load_strictly
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from unic.models.student import ENCODER_FILE, write_encoder
+from unic.models.config import ENCODER_FILE
+from unic.models.student import write_encoder
 from unic.students.export import EXPORTS, Format
 from unic.students.export.parity import Read
 from unic.students.export.vit_architecture import timm_form, timm_reader

@@ -13,8 +13,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import Normalize
 
 from unic.method.types import Tokens
+from unic.models.config import ENCODER_FILE
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD
-from unic.models.student import ENCODER_FILE, write_encoder
+from unic.models.student import write_encoder
 from unic.students.export import EXPORTS, Format
 from unic.students.export.parity import Read
 from unic.students.export.vit_architecture import mean_and_std, timm_form

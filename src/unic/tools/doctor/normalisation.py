@@ -19,8 +19,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from unic.method.config import StatisticsConfig
+from unic.models.config import ENCODER_FILE
 from unic.models.encoder import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
-from unic.models.student import ENCODER_FILE, read_note
+from unic.models.student import read_note
 from unic.teachers import TEACHERS, parse_reference
 from unic.tools.doctor.metrics import standardized
 

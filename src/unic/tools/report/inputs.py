@@ -11,7 +11,7 @@ from unic.core.dataclass_json import read_json
 from unic.core.errors import ConfigError
 from unic.core.files import parse_lines
 from unic.core.results import StoredResult, damaged_lines, latest, read_results
-from unic.models.student import ENCODER_FILE
+from unic.models.config import ENCODER_FILE
 from unic.tools.report.curve_data import in_order
 
 log = logging.getLogger(__name__)
